@@ -1,0 +1,139 @@
+"""The TurnPayload: the wire contract between a sidecar and an ingest service.
+
+Members, defaults and order are those of ``contracts/wire.md`` §2, §3, §5 and §6;
+what is ours beyond the contract rides in ``meta`` (unknown members are kept by the
+peer). ``omit_defaults`` is the contract's "left out when empty".
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+MAX_BODY_BYTES: Final = 33_554_432 + 11_184_810 + 4_194_304
+"""Largest body an ingest takes (``wire.md`` §1)."""
+
+
+class ReducedMessage(Struct, kw_only=True):
+    """The answer's role and content blocks (each a mapping of ``wire.md`` §3 members)."""
+
+    role: str
+    content: list[dict[str, object]]
+
+
+class ReducedUsage(Struct, kw_only=True, omit_defaults=True):
+    """Token counts; each left out when 0."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    total_duration_ns: int = 0
+    prompt_duration_ns: int = 0
+
+
+class ReducedResponse(Struct, kw_only=True, omit_defaults=True):
+    """The reduced response (``wire.md`` §3)."""
+
+    model: str
+    created_at: str = ""
+    message: ReducedMessage
+    done: bool
+    stop_reason: str = ""
+    usage: ReducedUsage | None = None
+    extra: dict[str, object] = {}
+    raw_response: Raw | UnsetType = UNSET
+
+
+class Session(Struct, kw_only=True, omit_defaults=True):
+    """Who made the call, from the client's ``x-tapes-*`` headers (``wire.md`` §6)."""
+
+    org_id: str
+    auth_subject: str
+    harness_id: str
+    harness_session_id: str = ""
+    harness_version: str = ""
+    cwd: str = ""
+    name: str = ""
+    parent_harness_session_id: str = ""
+    harness_metadata: dict[str, object] = {}
+
+
+class Meta(Struct, kw_only=True, omit_defaults=True):
+    """Facts about the exchange (``wire.md`` §5), then ours.
+
+    ``stream`` is ``"true"``, ``"false"`` or ``"unknown"``: a string in the contract.
+    ``ts_request`` and ``captured_at`` are RFC 3339 times in UTC. ``partial``,
+    ``interrupted`` and ``truncated`` are attributes of a turn, not outcomes.
+    """
+
+    request_id: str = ""
+    content_type: str = ""
+    thread_id: str = ""
+    method: str = ""
+    path: str = ""
+    endpoint: str = ""
+    model: str = ""
+    model_family: str = ""
+    stream: str = ""
+    content_encoding: str = ""
+    upstream_status: int = 0
+    upstream_status_class: str = ""
+    request_bytes: int = 0
+    response_bytes: int = 0
+    elapsed_seconds: float = 0.0
+    ts_request: str = ""
+    captured_at: str = ""
+    # Ours.
+    tenant: str = ""
+    client_request_id: str = ""
+    dialect: str = ""
+    vendor: str = ""
+    host: str = ""
+    partial: bool = False
+    interrupted: bool = False
+    truncated: bool = False
+    canonical: dict[str, object] | None = None
+    diagnostics: list[dict[str, object]] = []
+
+
+class TurnPayload(Struct, kw_only=True, omit_defaults=True):
+    """The body of ``POST /v1/ingest``.
+
+    ``request`` is the client's request, content-decoded and validated, embedded as
+    JSON without being built again; ``Raw(b"null")`` stands for no request body.
+    ``response`` is null only in raw mode. ``session`` is left out when the client
+    sent no ``x-tapes-*`` header.
+    """
+
+    provider: str
+    agent_name: str = ""
+    request: Raw
+    response: ReducedResponse | None
+    raw_response: str = ""
+    raw_response_encoding: str = ""
+    raw_response_withheld: bool = False
+    meta: Meta
+    session: Session | UnsetType = UNSET
+
+
+class MarshalError(Exception):
+    """The turn cannot be written as one JSON text. Never swallowed: it is quarantined."""
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def marshal(payload: TurnPayload) -> bytes:
+    """Write the payload as JSON. Raises :class:`MarshalError` with the reason.
+
+    An empty embedded request would be written as nothing at all, and the POST would
+    carry broken JSON (``Raw(b"")``): it is refused here, before anything is sent.
+    """
+    if not payload.request:
+        raise MarshalError("the request is empty: embed null for a missing body")
+    try:
+        return _ENCODER.encode(payload)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError) as error:
+        raise MarshalError(str(error) or type(error).__name__) from error
