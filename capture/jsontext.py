@@ -7,7 +7,7 @@ so they take the standard library's decoder with the damage replaced by U+FFFD
 """
 
 import json
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 import msgspec
 
@@ -47,15 +47,13 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def scrub(value: object) -> object:
     """Replace every unpaired surrogate in a decoded value by U+FFFD."""
-    match value:
-        case str():
-            return scrub_text(value)
-        case list():
-            return [scrub(item) for item in value]
-        case dict():
-            return {scrub_text(str(name)): scrub(item) for name, item in value.items()}
-        case _:
-            return value
+    if isinstance(value, str):
+        return scrub_text(value)
+    if isinstance(value, list):
+        return [scrub(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {scrub_text(name): scrub(item) for name, item in cast("dict[str, object]", value).items()}
+    return value
 
 
 def scrub_text(text: str) -> str:

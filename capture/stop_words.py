@@ -9,8 +9,7 @@ from capture.turn import Result
 
 _WORDS: Final[dict[Result, str]] = {
     Result.STOP: (
-        "stop end_turn stop_sequence complete completed finish stop_criteria_met eos eos_token"
-        " endoftext"
+        "stop end_turn stop_sequence complete completed finish stop_criteria_met eos eos_token endoftext"
     ),
     Result.MAX_TOKENS: (
         "max_tokens length max_output_tokens model_length model_context_window_exceeded error_limit"

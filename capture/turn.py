@@ -193,7 +193,7 @@ class WireFacts:
     created_at: str = ""
     dated_by_clock: bool = False
     usage: WireUsage | None = None
-    extra: JsonObject = field(default_factory=dict)
+    extra: JsonObject = field(default_factory=dict[str, object])
     document: bytes = b""
 
 

@@ -78,7 +78,8 @@ class Trailers(Struct, frozen=True, gc=False):
 @unique
 class StreamEnd(StrEnum):
     """How the ext_proc stream itself ended. Envoy's orderly close arrives as either of
-    the first two, at random (``envoy.md`` §1.7)."""
+    the first two, at random (``envoy.md`` §1.7).
+    """
 
     EOF = "eof"
     CANCELLED = "cancelled"

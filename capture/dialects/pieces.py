@@ -6,7 +6,7 @@ into chunks: memory follows the text, not the number of its fragments.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from capture import jsontext
 from capture.turn import JsonObject
@@ -51,5 +51,5 @@ def parse_arguments(text: str) -> tuple[JsonObject | None, str | None]:
     except jsontext.JsonError:
         return None, text
     if isinstance(value, dict):
-        return value, None
+        return cast("JsonObject", value), None
     return None, text

@@ -26,8 +26,16 @@ MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 class SseFramer:
     """Cuts a body into SSE events."""
 
-    __slots__ = ("_at_start", "_data", "_line_bytes", "_max_line_bytes", "_name", "_rest", "damage",
-                 "stopped")
+    __slots__ = (
+        "_at_start",
+        "_data",
+        "_line_bytes",
+        "_max_line_bytes",
+        "_name",
+        "_rest",
+        "damage",
+        "stopped",
+    )
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max_line_bytes = max_line_bytes
