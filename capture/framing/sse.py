@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML §9.2), for any split of the bytes.
+r"""Server-sent events (WHATWG HTML §9.2), for any split of the bytes.
 
 Lines end at LF, CR or CRLF; a leading byte-order mark is dropped; comments,
 ``id:`` and ``retry:`` mean nothing to a turn; ``data`` lines join by LF; one space
@@ -8,7 +8,7 @@ right after the last frame.
 
 Theory of operation. ``feed`` cuts off the complete lines and keeps the rest. A CR
 at the very end of a chunk may be half of a CRLF, so it waits too. Most providers
-write ``[event: X\\n]data: {...}\\n\\n`` and nothing else; the loop below is ordered
+write ``[event: X\n]data: {...}\n\n`` and nothing else; the loop below is ordered
 for them.
 """
 
@@ -55,16 +55,15 @@ class SseFramer:
         cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1))
         held_cr = bool(self._rest) and self._rest[-1].endswith(b"\r")
         if cut < 0 and not held_cr:
-            return self._hold(data)
+            self._hold(data)
+            return Batch([], [])
         text = b"".join((*self._rest, data))
         cut = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
         self._rest = []
         self._line_bytes = 0
         batch = self._lines(text[:cut])
-        if self.stopped:
-            return batch
-        held = self._hold(text[cut:])
-        return batch if not self.stopped else Batch(batch.names + held.names, batch.datas + held.datas)
+        self._hold(text[cut:])
+        return batch
 
     def finish(self) -> Batch:
         """The body has ended: the unfinished last line and event count."""
@@ -74,13 +73,13 @@ class SseFramer:
         self._rest = []
         return self._lines(text + b"\n\n")
 
-    def _hold(self, data: bytes) -> Batch:
-        if data:
-            self._rest.append(data)
-            self._line_bytes += len(data)
-            if self._line_bytes > self._max_line_bytes:
-                self._stop()
-        return Batch([], [])
+    def _hold(self, data: bytes) -> None:
+        if not data or self.stopped:
+            return
+        self._rest.append(data)
+        self._line_bytes += len(data)
+        if self._line_bytes >= self._max_line_bytes:
+            self._stop()
 
     def _stop(self) -> None:
         self.damage[Damage.OVERSIZE_FRAME] = 1
