@@ -204,7 +204,8 @@ class Turn:
     ``blocks`` are those of the first choice, in the order of the contract.
     ``choices`` is never empty: the first is the answer, the others its
     alternatives. ``model`` is empty when the response named none.
-    ``partial``: the end marker did not come, or a stream error did.
+    ``partial``: the end marker did not come, or a stream error did. ``unparsed``
+    holds, whole, the provider's content that no member has a place for.
     """
 
     dialect: Dialect
@@ -218,6 +219,7 @@ class Turn:
     wire: WireFacts
     provider_error: ProviderError | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
+    unparsed: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

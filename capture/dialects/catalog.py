@@ -1,0 +1,22 @@
+"""The dialects Steno speaks: the product's table of contents.
+
+Adding one is a row here and a module beside it (``docs/adding-a-dialect.md``).
+A test asserts that every ``Dialect`` has its row.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from capture.dialects.anthropic import AnthropicFold
+from capture.dialects.fold import DialectEntry
+from capture.framing import Framing
+from capture.turn import Dialect
+
+_CONTRACT_LINE_BYTES: Final = 1_048_576
+"""The contract stops reading an Anthropic stream at a longer line (``behaviour.md`` §7)."""
+
+CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
+    Dialect.ANTHROPIC_MESSAGES: DialectEntry(
+        fold=AnthropicFold, stream=Framing.SSE, max_line_bytes=_CONTRACT_LINE_BYTES
+    ),
+}

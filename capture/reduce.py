@@ -1,0 +1,170 @@
+"""The bytes of one response body, reduced to a turn: coding → framing → fold.
+
+    feed(chunk) …  finish(ending) → Turn | Refused | Undecodable
+
+``ResponseReducer`` keeps the reduced turn and at most one batch of unread bytes.
+Whatever the chunking, the turn is the same.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from capture.coding import CodingError, decoder
+from capture.dialects.catalog import CATALOG
+from capture.dialects.fold import Fold, RequestFacts
+from capture.framing import Framing
+from capture.framing.batch import Batch, Framer
+from capture.framing.choice import declared, sniffed
+from capture.framing.eventstream import EventStreamFramer
+from capture.framing.json_array import JsonArrayFramer
+from capture.framing.ndjson import NdjsonFramer
+from capture.framing.sse import MAX_LINE_BYTES, SseFramer
+from capture.turn import Damage, Diagnostic, Dialect, Ending, Refused, Turn
+
+BATCH_BYTES: Final = 16 * 1024
+"""Unread bytes are parsed when there are this many: one call for some eighty events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """The content coding could not be undone (``response_decode``)."""
+
+    reason: str
+
+
+Reduced: TypeAlias = Turn | Refused | Undecodable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseFacts:
+    """What the response headers say that reduction needs (values as received)."""
+
+    content_type: str = ""
+    content_encoding: str = ""
+
+
+class ResponseReducer:
+    """Reduces one response body."""
+
+    __slots__ = (
+        "_coding",
+        "_content_type",
+        "_document",
+        "_entry",
+        "_failure",
+        "_fold",
+        "_framer",
+        "_framing",
+        "_pending",
+        "_pending_bytes",
+        "_truncated",
+        "decoded_bytes",
+    )
+
+    def __init__(self, dialect: Dialect, request: RequestFacts, response: ResponseFacts) -> None:
+        self._entry = CATALOG[dialect]
+        self._fold: Fold = self._entry.fold(request)
+        self._content_type = response.content_type.lower()
+        self._coding = decoder(response.content_encoding)
+        self._framing: Framing | None = None
+        self._framer: Framer | None = None
+        self._document: list[bytes] = []
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._failure: Undecodable | None = None
+        self._truncated = False
+        self.decoded_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """Append the next bytes of the body."""
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= BATCH_BYTES:
+            self._read_pending()
+
+    def snapshot(self) -> Reduced:
+        """The turn as it stands: for a checkpoint. Reduction goes on afterwards."""
+        self._read_pending()
+        return self._turn(Ending.OPEN)
+
+    def finish(self, ending: Ending) -> Reduced:
+        """The body has ended. Call once; ``ending`` is COMPLETE or CUT."""
+        self._read_pending()
+        if self._failure is None:
+            self._read_last()
+        if self._framer is not None:
+            self._events(self._framer.finish())
+        else:
+            self._fold.document(b"".join(self._document))
+            self._document = []
+        return self._turn(ending)
+
+    def _read_last(self) -> None:
+        try:
+            self._read(self._coding.finish(), whole=True)
+            self._truncated = self._coding.truncated
+        except CodingError as error:
+            self._failure = Undecodable(str(error))
+
+    def _read_pending(self) -> None:
+        if not self._pending:
+            return
+        data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+        self._pending = []
+        self._pending_bytes = 0
+        if self._failure is not None:
+            return
+        try:
+            self._read(self._coding.feed(data))
+        except CodingError as error:
+            self._failure = Undecodable(str(error))
+
+    def _read(self, data: bytes, *, whole: bool = False) -> None:
+        """Take decoded bytes. Until the framing is settled they wait as the document."""
+        self.decoded_bytes += len(data)
+        if self._framing is None and (data or whole):
+            data = b"".join((*self._document, data))
+            self._document = []
+            self._settle_framing(data, whole=whole)
+        if self._framer is not None:
+            self._events(self._framer.feed(data))
+        elif data:
+            self._document.append(data)
+
+    def _settle_framing(self, head: bytes, *, whole: bool) -> None:
+        stream = self._entry.stream
+        self._framing = declared(self._content_type, stream) or sniffed(head, stream, whole=whole)
+        if self._framing is not None:
+            self._framer = _framer(self._framing, self._entry.max_line_bytes)
+
+    def _events(self, batch: Batch) -> None:
+        if batch.datas:
+            self._fold.events(batch.names, batch.datas)
+
+    def _turn(self, ending: Ending) -> Reduced:
+        if self._failure is not None:
+            return self._failure
+        turn = self._fold.turn(ending)
+        if isinstance(turn, Refused):
+            return turn
+        damage = dict(self._framer.damage) if self._framer is not None else {}
+        if self._truncated:
+            damage[Damage.TRUNCATED_CODING] = 1
+        if not damage:
+            return turn
+        found = tuple(Diagnostic(kind, count) for kind, count in damage.items())
+        return replace(turn, diagnostics=turn.diagnostics + found)
+
+
+def _framer(framing: Framing, max_line_bytes: int | None) -> Framer | None:
+    match framing:
+        case Framing.SSE:
+            return SseFramer(MAX_LINE_BYTES if max_line_bytes is None else max_line_bytes)
+        case Framing.NDJSON:
+            return NdjsonFramer()
+        case Framing.JSON_ARRAY:
+            return JsonArrayFramer()
+        case Framing.EVENTSTREAM:
+            return EventStreamFramer()
+        case Framing.DOCUMENT:
+            return None
