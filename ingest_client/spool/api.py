@@ -1,0 +1,150 @@
+"""What others see of the spool: capture a :class:`~ingest_client.sink.Sink`, delivery a :class:`Queue`.
+
+Every call is safe on the event loop: it hands its work to the spool's own thread and
+awaits the answer. Writes of one moment share one transaction, committed at most five
+milliseconds after its first member. No call raises because a disk is full or broken:
+what could not be written is remembered and written when the disk allows.
+
+The spool counts in the ledger what passes through it (kept, shed, delivered, given up), in the
+same transactions that move the records. Whoever holds the exchange counts only
+``observe()`` and ``end(outcome)`` for exchanges that never reach the sink.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from capture.outcomes import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A turn on its way to ingest. ``body`` is the marshalled payload, checked and decompressed.
+
+    ``attempts`` counts those that failed before. ``seq`` names the turn in the other calls;
+    ``turn_id`` is the idempotency key.
+    """
+
+    seq: int
+    turn_id: str
+    tenant: str
+    body: bytes
+    attempts: int
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One failed or refused POST, redacted and cut by the caller.
+
+    ``status`` is None when there was no answer. ``classification`` is the caller's word
+    for what it made of it (retry, hold, reject). ``delay_ns``: how long until the next one; None for none.
+    """
+
+    number: int
+    endpoint: str
+    started_at_ns: int
+    ended_at_ns: int
+    status: int | None
+    error: str
+    classification: str
+    delay_ns: int | None
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much of one tenant's backlog a claim may take.
+
+    Turns come oldest first while at most ``turns`` are taken and their bodies stay within
+    ``max_bytes``. The first due turn is always given, even if it is larger: the
+    caller books the debt against the tenant (deficit round robin).
+    """
+
+    tenant: str
+    turns: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """A tenant's pending turns that nobody has claimed: number, bytes of their bodies, oldest creation,
+    and when the first of them may be tried (wall-clock nanoseconds; 0 when there is none).
+    """
+
+    turns: int
+    body_bytes: int
+    oldest_at_ns: int
+    due_at_ns: int
+
+
+class Queue(Protocol):
+    """The spool as delivery sees it. A crash makes every claimed turn pending again: at least once."""
+
+    @property
+    def backlog(self) -> Mapping[str, Backlog]:
+        """Every tenant with unclaimed pending turns, as of the last commit. Cheap: no I/O."""
+        ...
+
+    async def wait_for_work(self) -> None:
+        """Return when some unclaimed pending turn is due (by the spool's clock). May wake early."""
+        ...
+
+    async def claim(self, shares: Sequence[Share], *, now_ns: int) -> list[Claimed]:
+        """Take due turns, share by share, in the given order.
+
+        A record found damaged is quarantined instead (and counted), so fewer than asked
+        may come, also none.
+        """
+        ...
+
+    async def acknowledge(self, seqs: Sequence[int]) -> None:
+        """Ingest has these turns: forget them. Returns once durable, or noted for a disk that recovers."""
+        ...
+
+    async def release(self, seqs: Sequence[int]) -> None:
+        """Give claimed turns back untried: no attempt is counted."""
+        ...
+
+    async def retry(self, seq: int, at_ns: int, attempt: Attempt) -> None:
+        """Record a failed attempt; the turn is pending again, not before ``at_ns``."""
+        ...
+
+    async def dead_letter(self, seq: int, outcome: Outcome, reason: str, attempt: Attempt) -> None:
+        """Ingest refused the turn for good: keep it for a person. ``outcome``'s state is dead_lettered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A redacted snapshot of an exchange that is still open. ``body`` is the caller's own format."""
+
+    turn_id: str
+    tenant: str
+    started_at_ns: int
+    heartbeat_at_ns: int
+    body: bytes
+
+
+class Checkpoints(Protocol):
+    """Snapshots of long exchanges, so that a crash yields an interrupted turn and not silence.
+
+    ``keep`` of a record with the same turn id clears its checkpoint in the same transaction.
+    """
+
+    async def checkpoint(self, snapshot: Checkpoint) -> bool:
+        """Keep the newest snapshot of an exchange (also its heartbeat). False: shed, for lack of room."""
+        ...
+
+    async def forget(self, turn_id: str) -> None:
+        """The exchange ended without a turn: its checkpoint goes."""
+        ...
+
+    async def take_interrupted(self, now_ns: int) -> list[Checkpoint]:
+        """Hand over what no living exchange will finish, each once per process.
+
+        That is every checkpoint of a dead generation, and those of this one without a heartbeat for the
+        configured time. The caller finalises each as an interrupted turn under the same turn id
+        with ``keep``; whichever ``keep`` comes first for a taken id stands, later ones change nothing.
+        """
+        ...
