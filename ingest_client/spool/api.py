@@ -10,7 +10,7 @@ same transactions that move the records. Whoever holds the exchange counts only
 ``observe()`` and ``end(outcome)`` for exchanges that never reach the sink.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,37 +33,17 @@ class Claimed:
     created_at_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One failed or refused POST, redacted and cut by the caller.
+class AttemptRecord(Protocol):
+    """What the spool needs of an attempt: its number, and its JSON members (cut and redacted)."""
 
-    ``status`` is None when there was no answer. ``classification`` is the caller's word
-    for what it made of it (retry, hold, reject). ``delay_ns``: how long until the next one; None for none.
-    """
+    @property
+    def number(self) -> int:
+        """Counts from 1 over the turn's whole life, restarts included."""
+        ...
 
-    number: int
-    endpoint: str
-    started_at_ns: int
-    ended_at_ns: int
-    status: int | None
-    error: str
-    classification: str
-    delay_ns: int | None
-    response: str
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How much of one tenant's backlog a claim may take.
-
-    Turns come oldest first while at most ``turns`` are taken and their bodies stay within
-    ``max_bytes``. The first due turn is always given, even if it is larger: the
-    caller books the debt against the tenant (deficit round robin).
-    """
-
-    tenant: str
-    turns: int
-    max_bytes: int
+    def as_json(self) -> Mapping[str, object]:
+        """The record as JSON members: kept, and shown by ``steno spool show``, as they are."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +70,21 @@ class Queue(Protocol):
         """Return when some unclaimed pending turn is due (by the spool's clock). May wake early."""
         ...
 
-    async def claim(self, shares: Sequence[Share], *, now_ns: int) -> list[Claimed]:
-        """Take due turns, share by share, in the given order.
+    async def claim(
+        self,
+        limit: int,
+        max_bytes: int,
+        now_ns: int,
+        *,
+        per_tenant: int,
+        except_tenants: Collection[str] = (),
+    ) -> list[Claimed]:
+        """Take up to ``limit`` turns that are due at ``now_ns``, oldest first within a tenant.
 
-        A record found damaged is quarantined instead (and counted), so fewer than asked
-        may come, also none.
+        At most ``per_tenant`` turns of any one tenant and none of ``except_tenants``; tenants take turns,
+        so no tenant's backlog stands before another's. Bodies sum to at most ``max_bytes``,
+        except that the first turn is given whatever its size. A record found damaged is
+        quarantined instead (and counted), so fewer than asked may come, also none.
         """
         ...
 
@@ -106,11 +96,11 @@ class Queue(Protocol):
         """Give claimed turns back untried: no attempt is counted."""
         ...
 
-    async def retry(self, seq: int, at_ns: int, attempt: Attempt) -> None:
+    async def retry(self, seq: int, at_ns: int, attempt: AttemptRecord) -> None:
         """Record a failed attempt; the turn is pending again, not before ``at_ns``."""
         ...
 
-    async def dead_letter(self, seq: int, outcome: Outcome, reason: str, attempt: Attempt) -> None:
+    async def dead_letter(self, seq: int, outcome: Outcome, reason: str, attempt: AttemptRecord) -> None:
         """Ingest refused the turn for good: keep it for a person. ``outcome``'s state is dead_lettered."""
         ...
 
