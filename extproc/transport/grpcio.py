@@ -1,0 +1,227 @@
+"""The transport that always works: gRPC's own server (grpc.aio), TLS included.
+
+Messages pass as bytes through generic handlers: the service path is a string here, and
+protobuf stays in ``extproc.wire``. One coroutine reads each stream; with no answers to
+write (observability mode) it waits for nothing but the next message.
+
+What gRPC does not let us have: messages that have arrived, but were not read yet, are
+thrown away when the peer's reset arrives. Such a stream ends as ``CANCELLED``.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TypeAlias, cast
+
+import grpc
+import grpc.aio
+
+from extproc.events import StreamEnd
+from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
+from extproc.transport.base import MAX_MESSAGE_BYTES, ServerTls, StreamAcceptor, TransportCounters
+from extproc.transport.binding import GenerationSocket, probe
+from extproc.transport.health import Health
+from extproc.transport.stream import Stream
+from extproc.wire import (
+    HEALTH_SERVICE,
+    PROCESS_METHOD,
+    PROCESS_SERVICE,
+    Serving,
+    decode_health_check,
+    encode_health,
+)
+
+_log = logging.getLogger(__name__)
+
+_NO_LIMIT = 2**31 - 1
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+# Each line answers something that was measured or met (docs/decisions, DESIGN traps).
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Envoy's keepalive pings every second, streams or none; gRPC would call that abuse.
+    ("grpc.http2.min_ping_interval_without_data_ms", 100),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # The arrival of many streams at once is a burst of users, not an attack: gRPC would
+    # reset some of those beyond 1,000 that no coroutine has taken up yet.
+    ("grpc.server.max_pending_requests", _NO_LIMIT),
+    ("grpc.server.max_pending_requests_hard_limit", _NO_LIMIT),
+)
+
+
+class GrpcioTransport:
+    """``Transport`` over grpc.aio.
+
+    ``reuse_port``: another generation of this service may be bound to the same port; the
+    caller then holds a claim on the address (``extproc.transport.binding``), because a
+    taken port is no error any more.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        acceptor: StreamAcceptor,
+        *,
+        tls: ServerTls | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        self.counters = TransportCounters()
+        self.health = Health()
+        self._address = address
+        self._acceptor = acceptor
+        self._tls = tls
+        self._reuse_port = reuse_port
+        self._server: grpc.aio.Server | None = None
+        self._socket: GenerationSocket | None = None
+        self._streams: set[asyncio.Future[None]] = set()
+        self._watches: set[asyncio.Event] = set()
+        self._stopping = False
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; after ``start`` with the port that was really bound."""
+        return self._address
+
+    async def start(self) -> None:
+        """Bind and accept. Raises ``AddressError`` when the address cannot be had."""
+        self._server = server = grpc.aio.server(
+            options=(*_OPTIONS, ("grpc.so_reuseport", int(self._reuse_port)))
+        )
+        server.add_generic_rpc_handlers(self._services())
+        if isinstance(self._address, UnixAddress):
+            self._socket = GenerationSocket(self._address)
+            self._bind(server, f"unix:{self._socket.own.path}")
+        else:
+            if not self._reuse_port:
+                probe(self._address)
+            port = self._bind(server, str(self._address))
+            self._address = TcpAddress(self._address.host, port)
+        await server.start()
+        if self._socket is not None:
+            self._socket.publish()
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more, let open streams end within ``grace_s`` seconds, cancel the rest."""
+        if self._server is None:
+            return
+        self._stopping = True
+        self.health.serving = False
+        for watch in self._watches:
+            watch.set()
+        if self._socket is not None:
+            self._socket.withdraw()
+        await self._server.stop(grace_s)
+        if self._streams:
+            await asyncio.wait(self._streams)
+
+    def _bind(self, server: grpc.aio.Server, target: str) -> int:
+        """Bind, with TLS where asked for; the port that was bound."""
+        try:
+            if self._tls is None:
+                return server.add_insecure_port(target)
+            return server.add_secure_port(target, _credentials(self._tls))
+        except RuntimeError as error:
+            raise AddressError(f"cannot listen on {self._address}: {error}") from error
+
+    def _services(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """The table of contents: every method that is answered. Any other is UNIMPLEMENTED."""
+        return (
+            grpc.method_handlers_generic_handler(
+                PROCESS_SERVICE, {PROCESS_METHOD: grpc.stream_stream_rpc_method_handler(self._process)}
+            ),
+            grpc.method_handlers_generic_handler(
+                HEALTH_SERVICE,
+                {
+                    "Check": grpc.unary_unary_rpc_method_handler(self._check),
+                    "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+                },
+            ),
+        )
+
+    async def _process(self, _: AsyncIterator[bytes], context: _Context) -> None:
+        """One ext_proc stream, from its first message to its end."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._streams.add(over)
+        stream = Stream(self._acceptor, _initial_metadata(context), self.counters)
+        end = StreamEnd.ERROR
+        try:
+            end = await _pump(stream, context)
+        except asyncio.CancelledError:
+            end = StreamEnd.CANCELLED
+            raise
+        finally:
+            stream.ended(end)
+            over.set_result(None)
+            self._streams.discard(over)
+
+    async def _check(self, message: bytes, context: _Context) -> bytes:
+        """``grpc.health.v1.Health/Check``."""
+        status = self.health.status(await _service(message, context))
+        if status is Serving.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
+        return encode_health(status)
+
+    async def _watch(self, message: bytes, context: _Context) -> AsyncIterator[bytes]:
+        """``grpc.health.v1.Health/Watch``: the status now, and at every change."""
+        service = await _service(message, context)
+        changed = asyncio.Event()
+        self._watches.add(changed)
+        unwatch = self.health.watch(changed.set)
+        told: Serving | None = None
+        try:
+            while True:
+                status = self.health.status(service)
+                if status is not told:
+                    told = status
+                    yield encode_health(status)
+                if self._stopping:
+                    return
+                await changed.wait()
+                changed.clear()
+        finally:
+            unwatch()
+            self._watches.discard(changed)
+
+
+async def _pump(stream: Stream, context: _Context) -> StreamEnd:
+    """Read and answer until the peer, or we, have had enough."""
+    try:
+        while True:
+            message = cast("object", await context.read())  # the stubs forget EOF
+            if not isinstance(message, bytes):
+                return StreamEnd.EOF
+            for answer in stream.receive(message):
+                await context.write(answer)
+            if stream.finished:
+                return StreamEnd.EOF
+    except (grpc.RpcError, grpc.aio.BaseError, OSError, RuntimeError) as error:
+        _log.warning("an ext_proc stream broke", extra={"reason": repr(error)})
+        return StreamEnd.ERROR
+
+
+async def _service(message: bytes, context: _Context) -> str:
+    """The service that a health check asks about."""
+    service = decode_health_check(message)
+    if service is None:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a HealthCheckRequest")
+    return service
+
+
+def _initial_metadata(context: _Context) -> dict[str, str]:
+    """The RPC's headers as text; repeated ones joined, binary ones left out."""
+    joined: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """TLS, and mutual TLS where clients must identify themselves."""
+    return grpc.ssl_server_credentials(
+        [(tls.private_key, tls.certificate_chain)],
+        root_certificates=tls.client_ca,
+        require_client_auth=tls.client_ca is not None,
+    )
