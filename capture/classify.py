@@ -16,7 +16,8 @@ from capture.turn import Dialect
 @unique
 class Provider(StrEnum):
     """The providers that the wire names (DESIGN §3.14). OpenAI-compatible vendors are
-    ``openai`` here and name themselves as vendor."""
+    ``openai`` here and name themselves as vendor.
+    """
 
     ANTHROPIC = "anthropic"
     OPENAI = "openai"

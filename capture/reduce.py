@@ -95,9 +95,13 @@ class ResponseReducer:
         if self._framer is not None:
             self._events(self._framer.finish())
         else:
-            self._fold.document(b"".join(self._document))
-            self._document = []
+            self._fold.document(self.document)
         return self._turn(ending)
+
+    @property
+    def document(self) -> bytes:
+        """The decoded one-shot body so far; empty for a stream."""
+        return b"".join(self._document)
 
     def _read_last(self) -> None:
         try:

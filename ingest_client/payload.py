@@ -14,38 +14,6 @@ MAX_BODY_BYTES: Final = 33_554_432 + 11_184_810 + 4_194_304
 """Largest body an ingest takes (``wire.md`` §1)."""
 
 
-class ReducedMessage(Struct, kw_only=True):
-    """The answer's role and content blocks (each a mapping of ``wire.md`` §3 members)."""
-
-    role: str
-    content: list[dict[str, object]]
-
-
-class ReducedUsage(Struct, kw_only=True, omit_defaults=True):
-    """Token counts; each left out when 0."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
-    total_duration_ns: int = 0
-    prompt_duration_ns: int = 0
-
-
-class ReducedResponse(Struct, kw_only=True, omit_defaults=True):
-    """The reduced response (``wire.md`` §3)."""
-
-    model: str
-    created_at: str = ""
-    message: ReducedMessage
-    done: bool
-    stop_reason: str = ""
-    usage: ReducedUsage | None = None
-    extra: dict[str, object] = {}
-    raw_response: Raw | UnsetType = UNSET
-
-
 class Session(Struct, kw_only=True, omit_defaults=True):
     """Who made the call, from the client's ``x-tapes-*`` headers (``wire.md`` §6)."""
 
@@ -95,7 +63,6 @@ class Meta(Struct, kw_only=True, omit_defaults=True):
     interrupted: bool = False
     truncated: bool = False
     canonical: dict[str, object] | None = None
-    diagnostics: list[dict[str, object]] = []
 
 
 class TurnPayload(Struct, kw_only=True, omit_defaults=True):
@@ -103,14 +70,15 @@ class TurnPayload(Struct, kw_only=True, omit_defaults=True):
 
     ``request`` is the client's request, content-decoded and validated, embedded as
     JSON without being built again; ``Raw(b"null")`` stands for no request body.
-    ``response`` is null only in raw mode. ``session`` is left out when the client
+    ``response`` is the reduced response (``capture.wire_response``); null only in raw
+    mode. ``session`` is left out when the client
     sent no ``x-tapes-*`` header.
     """
 
     provider: str
     agent_name: str = ""
     request: Raw
-    response: ReducedResponse | None
+    response: dict[str, object] | None
     raw_response: str = ""
     raw_response_encoding: str = ""
     raw_response_withheld: bool = False
@@ -123,6 +91,22 @@ class MarshalError(Exception):
 
 
 _ENCODER: Final = msgspec.json.Encoder()
+
+
+def embed(body: bytes) -> Raw:
+    """A JSON body, validated and ready to be embedded as it is; no body is ``null``.
+
+    Bytes that are not UTF-8 become U+FFFD (the contract's own repair). Raises
+    :class:`MarshalError` when the body is not exactly one JSON value, is nested too
+    deeply, or escapes an unpaired surrogate, which no strict reader takes.
+    """
+    if not body:
+        return Raw(b"null")
+    text = body if body.isascii() else body.decode("utf-8", "replace").encode()
+    try:
+        return msgspec.json.decode(text, type=Raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise MarshalError(f"the request is not one JSON value that can be embedded: {error}") from error
 
 
 def marshal(payload: TurnPayload) -> bytes:

@@ -1,0 +1,243 @@
+"""From what was captured to the record that is kept: the gates, then the payload.
+
+    Captured → Outcome (excluded or lost: nothing to keep)
+             | Record  (a turn, or a quarantined one)
+
+Pure, and the only place where a turn is marshalled. Every gate names its outcome;
+the order is the contract's (``behaviour.md`` §4). What cannot be decoded, reduced or
+marshalled is quarantined whole with its reason: it is never dropped, and never sent
+empty.
+"""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, cast
+
+import msgspec
+from msgspec import UNSET
+
+from capture import jsontext, redact
+from capture.canonical import ViewFacts, view
+from capture.classify import Classification, Kind, settle
+from capture.coding import CodingError, decode
+from capture.envelope import Session
+from capture.http_error import error_turn
+from capture.model_family import model_family
+from capture.outcomes import Outcome
+from capture.reduce import Undecodable
+from capture.turn import Dialect, Refused, Turn
+from capture.wire_response import reduced_response
+from extproc.exchange import OK, Captured, Instant
+from ingest_client import payload
+from ingest_client.payload import MarshalError, Meta, TurnPayload, embed, marshal
+from ingest_client.sink import Quarantine, Record
+
+_MODEL_BYTES: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TurnIdentity:
+    """Our own name for the turn: a UUIDv7, and the idempotency key all the way."""
+
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The request, content-decoded. ``value`` is its JSON (None when it is none)."""
+
+    body: bytes
+    value: object
+
+
+def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
+    """Decide what becomes of a captured exchange that may be a turn."""
+    if captured.request.over_budget:
+        return Outcome.REQUEST_OVER_BUDGET
+    if captured.classification.kind is Kind.NON_TURN:
+        return Outcome.NON_TURN_REQUEST
+    try:
+        request = _decoded_request(captured)
+    except CodingError as error:
+        return _quarantine(captured, identity, Outcome.REQUEST_DECODE, str(error))
+    if len(request.body) > captured.policy.request_budget_bytes:
+        return Outcome.REQUEST_OVER_BUDGET
+    if captured.classification.kind is Kind.AMBIGUOUS:
+        captured.classification = settle(captured.classification, request.value)
+        if captured.classification.kind is not Kind.TURN:
+            return Outcome.NON_TURN_REQUEST
+    if not captured.response_bytes and captured.status == OK:
+        return Outcome.EMPTY_RESPONSE
+    if captured.classification.dialect is None:
+        return Outcome.UNKNOWN_PROVIDER
+    return _keep(captured, identity, request, captured.classification.dialect)
+
+
+def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect: Dialect) -> Record:
+    turn = _reduced(captured, dialect)
+    if isinstance(turn, Undecodable):
+        return _quarantine(captured, identity, Outcome.RESPONSE_DECODE, turn.reason)
+    if isinstance(turn, Refused):
+        return _quarantine(captured, identity, Outcome.REDUCER_ERROR, turn.reason)
+    try:
+        body = marshal(_payload(captured, identity, request, turn))
+    except MarshalError as error:
+        return _quarantine(captured, identity, Outcome.MARSHAL_ERROR, str(error))
+    return Record(
+        turn_id=identity.turn_id,
+        tenant=captured.policy.tenant,
+        body=body,
+        created_at_ns=captured.started.wall_ns,
+    )
+
+
+def _reduced(captured: Captured, dialect: Dialect) -> Turn | Refused | Undecodable:
+    if captured.reducer is None:
+        return error_turn(
+            dialect, captured.status or 0, bytes(captured.error_body), captured.response_headers
+        )
+    return captured.reducer.finish(captured.ending)
+
+
+def _decoded_request(captured: Captured) -> _Request:
+    """Undo the request's coding. A salvaged request is not the client's: refused
+    (``behaviour.md`` §3). Raises CodingError.
+    """
+    raw = captured.request.joined()
+    encoding = captured.head.headers.get("content-encoding", "")
+    if not raw and not captured.request.received_bytes and not encoding:
+        return _Request(b"", None)
+    body, truncated = decode(encoding, raw)
+    if truncated:
+        raise CodingError.cut_short()
+    try:
+        return _Request(body, jsontext.decode(body))
+    except jsontext.JsonError:
+        return _Request(body, None)
+
+
+# -- the payload ----------------------------------------------------------------
+
+
+def _payload(captured: Captured, identity: TurnIdentity, request: _Request, turn: Turn) -> TurnPayload:
+    session = captured.envelope.session
+    return TurnPayload(
+        provider=captured.classification.provider,
+        agent_name=captured.envelope.agent_name,
+        request=embed(request.body),
+        response=_response(captured, turn),
+        meta=_meta(captured, identity, request, turn),
+        session=UNSET if session is None else _session(session),
+    )
+
+
+def _response(captured: Captured, turn: Turn) -> dict[str, object]:
+    response = reduced_response(turn, reduced_at=rfc3339(_ended(captured).wall_ns))
+    usage = cast("dict[str, object]", response.setdefault("usage", {}))
+    usage["total_duration_ns"] = _ended(captured).monotonic_ns - captured.started.monotonic_ns
+    return response
+
+
+def _meta(captured: Captured, identity: TurnIdentity, request: _Request, turn: Turn) -> Meta:
+    found = captured.classification
+    stream, model = _stream_and_model(found, request)
+    status = captured.status or 0
+    facts = ViewFacts(
+        provider=found.provider, endpoint=found.endpoint, stream=stream == "true", request_model=model
+    )
+    return Meta(
+        request_id=identity.turn_id,
+        content_type=captured.response_headers.get("content-type", ""),
+        thread_id=captured.envelope.thread_id,
+        method=captured.head.method,
+        path=redact.path(captured.head.path),
+        endpoint=found.endpoint,
+        model=model.encode()[:_MODEL_BYTES].decode("utf-8", "ignore"),
+        model_family=model_family(model),
+        stream=stream,
+        content_encoding=captured.response_headers.get("content-encoding", ""),
+        upstream_status=status,
+        upstream_status_class=f"{status // 100}xx",
+        request_bytes=captured.request.received_bytes,
+        response_bytes=captured.response_bytes,
+        elapsed_seconds=(_ended(captured).monotonic_ns - captured.started.monotonic_ns) / 1e9,
+        ts_request=rfc3339(captured.started.wall_ns),
+        captured_at=rfc3339(_ended(captured).wall_ns),
+        tenant=captured.policy.tenant,
+        client_request_id=captured.envelope.request_id,
+        dialect=turn.dialect.value,
+        vendor=found.vendor,
+        host=captured.head.host,
+        partial=turn.partial,
+        truncated=captured.truncated,
+        canonical=view(turn, facts),
+    )
+
+
+def _stream_and_model(found: Classification, request: _Request) -> tuple[str, str]:
+    """The contract's stream label and the request's model (``behaviour.md`` §2): of a body
+    that is an object with members of the right types, else what the path says.
+    """
+    if not isinstance(request.value, dict):
+        return "unknown", found.path_model
+    members = cast("dict[str, object]", request.value)
+    stream, model = members.get("stream"), members.get("model")
+    if not isinstance(stream, bool | None) or not isinstance(model, str | None):
+        return "unknown", found.path_model
+    return "true" if stream else "false", (model or "").strip() or found.path_model
+
+
+def _session(session: Session) -> payload.Session:
+    return payload.Session(
+        org_id=session.org_id,
+        auth_subject=session.auth_subject,
+        harness_id=session.harness_id,
+        harness_session_id=session.harness_session_id,
+        harness_version=session.harness_version,
+        cwd=session.cwd,
+        name=session.name,
+        parent_harness_session_id=session.parent_harness_session_id,
+        harness_metadata=dict(session.harness_metadata),
+    )
+
+
+# -- quarantine -----------------------------------------------------------------
+
+
+def _quarantine(captured: Captured, identity: TurnIdentity, outcome: Outcome, reason: str) -> Record:
+    """Keep the whole of a turn that could not be made, as plain bytes in one JSON text."""
+    return Record(
+        turn_id=identity.turn_id,
+        tenant=captured.policy.tenant,
+        body=_kept(captured, outcome, reason),
+        created_at_ns=captured.started.wall_ns,
+        quarantine=Quarantine(outcome=outcome, reason=reason),
+    )
+
+
+def _kept(captured: Captured, outcome: Outcome, reason: str) -> bytes:
+    response = captured.reducer.document if captured.reducer is not None else bytes(captured.error_body)
+    return msgspec.json.encode(
+        {
+            "quarantined": outcome.value,
+            "reason": jsontext.scrub_text(reason),
+            "method": jsontext.scrub_text(captured.head.method),
+            "path": jsontext.scrub_text(redact.path(captured.head.path)),
+            "request_headers": jsontext.scrub(redact.headers(captured.head.headers)),
+            "request_base64": base64.b64encode(captured.request.joined()).decode(),
+            "response_headers": jsontext.scrub(redact.headers(captured.response_headers)),
+            "response_base64": base64.b64encode(response).decode(),
+        }
+    )
+
+
+def _ended(captured: Captured) -> Instant:
+    return captured.ended or captured.started
+
+
+def rfc3339(wall_ns: int) -> str:
+    """The moment in UTC with microseconds."""
+    return (
+        datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    )

@@ -1,0 +1,322 @@
+"""One Exchange per ext_proc stream: a pure state machine.
+
+    receive(event, at) → commands
+
+Events come from a transport, commands go back to it (answers, Finish) and to the
+capture pipeline (exactly one :class:`Concluded`, always). Time arrives as an
+argument. ``extproc.phases`` has the theory and the transition table; here is what
+each step does: bytes are **appended**, never replaced, and nothing is concluded
+before the response has ended or the stream did.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from capture.classify import Classification, Kind, RequestHead, classify, settle
+from capture.dialects.fold import RequestFacts
+from capture.envelope import Envelope, is_internal, read_envelope
+from capture.outcomes import Outcome
+from capture.reduce import ResponseFacts, ResponseReducer
+from capture.turn import Ending
+from extproc.events import (
+    Answer,
+    AnswerBody,
+    AnswerHeaders,
+    AnswerTrailers,
+    Body,
+    BodyMode,
+    BodyModes,
+    EchoBody,
+    Event,
+    Finish,
+    Headers,
+    Side,
+    StreamEnd,
+    Trailers,
+)
+from extproc.phases import REQUEST_ENDED, RESPONSE_BEGUN, TRANSITIONS, Input, Phase, input_of
+from extproc.policy import Policy, PolicySource
+from extproc.request_body import RequestBody
+
+OK: Final = 200
+_SWITCHING_PROTOCOLS: Final = 101
+_NO_MODES: Final = BodyModes(BodyMode.NONE, BodyMode.NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """One moment on both clocks, in nanoseconds: wall time and monotonic time."""
+
+    wall_ns: int
+    monotonic_ns: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Captured:
+    """What was taken down of one exchange, ready to be assembled into a turn.
+
+    ``status`` is None when no usable ``:status`` came. ``reducer`` is None when the
+    answer is not read (no turn, no dialect, an error status). ``error_body`` is the
+    start of an answer with an error status, where policy keeps those.
+    ``request_ended`` says whether the whole request was seen; ``ending`` the same of
+    the response.
+    """
+
+    policy: Policy
+    head: RequestHead
+    classification: Classification
+    envelope: Envelope
+    started: Instant
+    request: RequestBody
+    response_headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    status: int | None = None
+    response_bytes: int = 0
+    reducer: ResponseReducer | None = None
+    error_body: bytearray = field(default_factory=bytearray)
+    request_ended: bool = False
+    truncated: bool = False
+    ending: Ending = Ending.OPEN
+    ended: Instant | None = None
+
+
+class Concluded(Struct, frozen=True):
+    """The exchange has ended. ``outcome`` says why there is no turn; None: assemble one."""
+
+    captured: Captured
+    outcome: Outcome | None
+
+
+Command: TypeAlias = Answer | Finish | Concluded
+
+_ERROR_BODY_BYTES: Final = 64 * 1024
+_NOTHING: Final[Sequence[Command]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRules:
+    """What every exchange of a process shares."""
+
+    policies: PolicySource
+    backends: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Exchange:
+    """The state machine of one stream."""
+
+    __slots__ = ("_captured", "_finished", "_modes", "_observe", "_rules", "phase", "unexpected")
+
+    def __init__(self, rules: ExchangeRules, started: Instant) -> None:
+        self._rules = rules
+        self._captured = _begin(rules, RequestHead("", "", ""), started)
+        self._modes: BodyModes | None = None
+        self._observe = True
+        self._finished = False
+        self.phase = Phase.IDLE
+        self.unexpected = 0
+
+    @property
+    def captured(self) -> Captured:
+        """What has been taken down so far."""
+        return self._captured
+
+    def receive(self, event: Event, at: Instant) -> Sequence[Command]:
+        """Move, then act. Returns the commands in the order to carry them out."""
+        before = self.phase
+        step = input_of(event)
+        after = TRANSITIONS.get((before, step))
+        if after is None:
+            self.unexpected += not isinstance(event, StreamEnd)
+        else:
+            self.phase = after
+            self._captured.request_ended = self._captured.request_ended or after in REQUEST_ENDED
+            if not isinstance(event, StreamEnd):
+                self._take(event, before, at)
+        answers = self._answer(event)
+        if self.phase is Phase.CLOSED and before is not Phase.CLOSED:
+            return (*answers, *self._conclude(event, step, at))
+        if before is Phase.CLOSED and step is Input.REQUEST_END and not self._finished:
+            return (*answers, *self._finish())
+        return answers
+
+    # -- taking down ----------------------------------------------------------
+
+    def _take(self, event: Headers | Body | Trailers, before: Phase, at: Instant) -> None:
+        if isinstance(event, Body):
+            if event.side is Side.RESPONSE:
+                self._append_response(event.data)
+            else:
+                self._captured.request.append(event.data)
+        elif isinstance(event, Headers):
+            # Headers that come again must not begin anew: what was appended would be gone.
+            if event.side is Side.REQUEST and before is Phase.IDLE:
+                self._begin_request(event, at)
+            elif event.side is Side.RESPONSE and before not in RESPONSE_BEGUN:
+                self._begin_response(event)
+            else:
+                self.unexpected += 1
+
+    def _begin_request(self, event: Headers, at: Instant) -> None:
+        headers = first_values(event.headers)
+        head = RequestHead(
+            method=headers.get(":method", ""),
+            host=headers.get(":authority", ""),
+            path=headers.get(":path", ""),
+            headers=headers,
+        )
+        self._captured = _begin(self._rules, head, at)
+        self._captured.request_ended = self.phase in REQUEST_ENDED
+
+    def _begin_response(self, event: Headers) -> None:
+        captured = self._captured
+        headers = captured.response_headers = first_values(event.headers)
+        captured.status = _status(headers.get(":status", ""))
+        if _upgraded(captured):
+            self.phase = Phase.CLOSED
+            return
+        if captured.classification.kind is Kind.AMBIGUOUS:
+            captured.classification = settle(captured.classification, captured.request.peek())
+        captured.reducer = _reducer(captured)
+
+    def _append_response(self, data: bytes) -> None:
+        captured = self._captured
+        captured.response_bytes += len(data)
+        if captured.reducer is None:
+            room = _ERROR_BODY_BYTES - len(captured.error_body)
+            if room > 0 and captured.policy.errors and captured.status != OK:
+                captured.error_body += data[:room]
+        elif captured.response_bytes <= captured.policy.response_budget_bytes:
+            captured.reducer.feed(data)
+        else:
+            captured.truncated = True
+
+    # -- answering ------------------------------------------------------------
+
+    def _answer(self, event: Event) -> Sequence[Command]:
+        if isinstance(event, StreamEnd):
+            return _NOTHING
+        self._observe = event.observe
+        if event.observe:
+            return _NOTHING
+        if self._modes is None:
+            self._modes = event.modes or _NO_MODES
+        match event:
+            case Headers():
+                return (AnswerHeaders(event.side, _internal(event)),)
+            case Body():
+                return (self._answer_body(event),)
+            case Trailers():
+                return (AnswerTrailers(event.side),)
+
+    def _answer_body(self, event: Body) -> Answer:
+        if self._mode(event.side) is BodyMode.FULL_DUPLEX_STREAMED:
+            return EchoBody(event.side, event.data, event.end_of_stream)
+        return AnswerBody(event.side)
+
+    def _mode(self, side: Side) -> BodyMode:
+        modes = self._modes or _NO_MODES
+        return modes.request if side is Side.REQUEST else modes.response
+
+    # -- concluding -----------------------------------------------------------
+
+    def _conclude(self, event: Event, step: Input, at: Instant) -> Sequence[Command]:
+        captured = self._captured
+        captured.ended = at
+        captured.ending = Ending.CUT if step is Input.STREAM_END else Ending.COMPLETE
+        concluded = Concluded(captured, _ending_outcome(captured, event))
+        if step is Input.STREAM_END:
+            return (concluded,)
+        return (*self._finish(), concluded)
+
+    def _finish(self) -> Sequence[Command]:
+        """End the RPC, unless Envoy still takes the rest of a request or a WebSocket from
+        our answers alone: then closing would lose user bytes.
+        """
+        duplex = BodyMode.FULL_DUPLEX_STREAMED
+        waits = not self._observe and (
+            (self._mode(Side.REQUEST) is duplex and not self._captured.request_ended)
+            or (_upgraded(self._captured) and self._mode(Side.RESPONSE) is duplex)
+        )
+        if waits:
+            return _NOTHING
+        self._finished = True
+        return (Finish(),)
+
+
+def _begin(rules: ExchangeRules, head: RequestHead, started: Instant) -> Captured:
+    classification = classify(head, rules.backends)
+    policy = rules.policies.snapshot(head)
+    wanted = classification.kind is not Kind.NON_TURN and policy.capture
+    return Captured(
+        policy=policy,
+        head=head,
+        classification=classification,
+        envelope=read_envelope(head.headers),
+        started=started,
+        request=RequestBody(policy.request_budget_bytes if wanted else None),
+    )
+
+
+def _reducer(captured: Captured) -> ResponseReducer | None:
+    found = captured.classification
+    if captured.status != OK or found.dialect is None or not captured.policy.capture:
+        return None
+    headers = captured.response_headers
+    return ResponseReducer(
+        found.dialect,
+        RequestFacts(path=captured.head.path, model=found.path_model),
+        ResponseFacts(
+            content_type=headers.get("content-type", ""),
+            content_encoding=headers.get("content-encoding", ""),
+        ),
+    )
+
+
+def _ending_outcome(captured: Captured, event: Event) -> Outcome | None:
+    """Why an exchange that ended so cannot become a turn (``behaviour.md`` §1); None when it may."""
+    if _upgraded(captured):
+        return Outcome.WEBSOCKET
+    if not captured.policy.capture:
+        return Outcome.POLICY
+    if captured.ending is Ending.CUT:
+        return _cut_outcome(captured)
+    if isinstance(event, Headers) and captured.request_ended:
+        return Outcome.UPSTREAM_NO_RESPONSE
+    if captured.status is None:
+        return Outcome.MISSING_STATUS
+    if captured.status != OK and not captured.policy.errors:
+        return Outcome.UPSTREAM_STATUS
+    return None
+
+
+def _cut_outcome(captured: Captured) -> Outcome | None:
+    if not captured.request_ended:
+        return Outcome.CLIENT_DISCONNECT
+    if not captured.response_bytes:
+        return Outcome.UPSTREAM_NO_RESPONSE
+    return None if captured.status == OK else Outcome.CLIENT_DISCONNECT
+
+
+def first_values(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Header name → value of its first occurrence (``wire.md`` §9). Names come in lower case."""
+    return dict(reversed(headers))
+
+
+def _internal(event: Headers) -> tuple[str, ...]:
+    if event.side is not Side.REQUEST:
+        return ()
+    return tuple(dict.fromkeys(name for name, _ in event.headers if is_internal(name)))
+
+
+def _upgraded(captured: Captured) -> bool:
+    """True once the exchange is a WebSocket: HTTP/1.1 upgrade, or RFC 8441 over HTTP/2."""
+    if captured.status == _SWITCHING_PROTOCOLS:
+        return True
+    return captured.status == OK and captured.head.headers.get(":protocol", "").lower() == "websocket"
+
+
+def _status(text: str) -> int | None:
+    """The status, or None when it is missing or no number (``missing_status``)."""
+    return int(text) if text.isascii() and text.isdigit() and int(text) else None
