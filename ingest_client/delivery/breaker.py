@@ -1,0 +1,99 @@
+"""A circuit breaker: stop asking a service that fails, look again one request at a time.
+
+    closed ──failures in a row reach the threshold, or a trip──► open(until)
+    open(until) ──the time has come, one request is begun──► half_open
+    half_open ──the request succeeds──► closed
+    half_open ──it fails──► open(until), for longer
+
+Results of requests that were begun before it opened are still evidence: a success
+closes it, a failure while open changes nothing. One breaker guards an endpoint and one
+each tenant at an endpoint. Pure: time is monotonic seconds and arrives as an argument,
+as does randomness.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+
+from ingest_client.delivery.backoff import Backoff
+
+
+@unique
+class BreakerState(StrEnum):
+    """Whether requests may pass."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Counts failures in a row and closes the road when there are too many."""
+
+    threshold: int
+    backoff: Backoff
+    state: BreakerState = BreakerState.CLOSED
+    failures: int = field(default=0)
+    """In a row, while closed."""
+    trips: int = field(default=0)
+    """In a row, without a success between them: the exponent of the backoff."""
+    until_s: float = field(default=0.0)
+
+    def allows(self, now_s: float) -> bool:
+        """Whether a request may begin now."""
+        match self.state:
+            case BreakerState.CLOSED:
+                return True
+            case BreakerState.OPEN:
+                return now_s >= self.until_s
+            case BreakerState.HALF_OPEN:
+                return False
+
+    @property
+    def probing(self) -> bool:
+        """Whether the next request, or the one under way, is the one that decides."""
+        return self.state is not BreakerState.CLOSED
+
+    def begin(self, now_s: float) -> None:
+        """A request begins (only when :meth:`allows` said so)."""
+        if self.state is BreakerState.OPEN and now_s >= self.until_s:
+            self.state = BreakerState.HALF_OPEN
+
+    def succeed(self) -> None:
+        """A request got an answer that proves the road."""
+        self.state = BreakerState.CLOSED
+        self.failures = 0
+        self.trips = 0
+
+    def fail(self, now_s: float, random: Callable[[], float], at_least_s: float = 0.0) -> bool:
+        """A request failed. Says whether this opened the breaker."""
+        self.failures += 1
+        if self.state is BreakerState.HALF_OPEN or self.failures >= self.threshold:
+            return self.trip(now_s, random, at_least_s)
+        return False
+
+    def trip(self, now_s: float, random: Callable[[], float], at_least_s: float = 0.0) -> bool:
+        """Open now, for a drawn delay or ``at_least_s``, whichever is longer. Says whether it was not open.
+
+        The draw is from the upper half of the backoff's range: a breaker that draws zero
+        would not have opened.
+        """
+        if self.state is BreakerState.OPEN:
+            self.until_s = max(self.until_s, now_s + at_least_s)
+            return False
+        self.trips += 1
+        drawn_s = self.backoff.bound_s(self.trips) * (0.5 + random() / 2)
+        self.state = BreakerState.OPEN
+        self.until_s = now_s + max(drawn_s, at_least_s)
+        return True
+
+    def abandon(self, now_s: float) -> None:
+        """The request that was to decide ended without a result: the next one decides."""
+        if self.state is BreakerState.HALF_OPEN:
+            self.state = BreakerState.OPEN
+            self.until_s = now_s
+
+    def hasten(self, now_s: float) -> None:
+        """There is a sign of life: the deciding request may begin now."""
+        self.until_s = min(self.until_s, now_s)
