@@ -9,6 +9,7 @@ from typing import Final
 
 from capture.dialects.anthropic import AnthropicFold
 from capture.dialects.fold import DialectEntry
+from capture.dialects.gemini import GeminiFold
 from capture.framing import Framing
 from capture.turn import Dialect
 
@@ -19,4 +20,5 @@ CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
     Dialect.ANTHROPIC_MESSAGES: DialectEntry(
         fold=AnthropicFold, stream=Framing.SSE, max_line_bytes=_CONTRACT_LINE_BYTES
     ),
+    Dialect.GEMINI: DialectEntry(fold=GeminiFold, stream=Framing.JSON_ARRAY),
 }
