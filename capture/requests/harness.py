@@ -1,0 +1,137 @@
+"""What coding harnesses put into messages that the user did not write.
+
+Clocks, reminders and lists of skills drift between two sendings of one conversation.
+The hash and the label of a turn leave them out (``behaviour.md`` §8). Every function
+is linear in its text: a client chooses what stands in it.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from capture.turn import Block
+
+STRIPPED_TAGS: Final = (
+    "system-reminder",
+    "command-name",
+    "command-message",
+    "command-args",
+    "local-command-stdout",
+    "local-command-stderr",
+    "local-command-caveat",
+    "session",
+    "conversation",
+    "new-diagnostics",
+    "task-notification",
+    "status",
+    "summary",
+    "transcript",
+    "event",
+    "tool-use-id",
+    "output-file",
+    "task-id",
+    "environment_context",
+)
+"""Tags whose spans are removed, in the order of removal."""
+
+INJECTED_OPENINGS: Final = (
+    "# MCP Server Instructions",
+    "The following skills are available",
+    "Plan mode is active",
+    "Exited Plan Mode",
+    "## Exited Plan Mode",
+    "## Exit Plan Mode",
+    "## Plan Mode",
+    "[SYSTEM NOTIFICATION",
+    "<user_claude_md>",
+)
+"""How the text of a message begins that is injected context as a whole."""
+
+WHITE_SPACE: Final = (
+    "\t\n\v\f\r \x85\xa0\u1680"
+    "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""Unicode's White_Space property. ``str.strip()`` alone would take U+001C to U+001F too."""
+
+# The lookbehind makes a run of blanks without a line end cost one attempt, not one a blank.
+_BLANKS_AT_LINE_END: Final = re.compile(r"(?<![ \t])[ \t]++\n")
+_BLANK_LINES: Final = re.compile(r"\n{2,}")
+
+
+def strip_tags(text: str) -> str:
+    """Remove every span of every stripped tag; a tag without its close takes the rest."""
+    for tag in STRIPPED_TAGS:
+        if "<" not in text:
+            break
+        text = _strip_tag(text, f"<{tag}>", f"</{tag}>")
+    return text
+
+
+def _strip_tag(text: str, opening: str, closing: str) -> str:
+    """Remove the spans of one tag until none is left.
+
+    Joining what stood around a span can spell a new opening, which counts as well.
+    Looking for it only where the two parts meet keeps this linear.
+    """
+    kept: list[str] = []
+    at = 0
+    while True:
+        straddling = _overlap(kept, text, at, opening)
+        if straddling:
+            _drop_tail(kept, straddling)
+            start = at + len(opening) - straddling
+        else:
+            found = text.find(opening, at)
+            if found < 0:
+                return "".join((*kept, text[at:])) if kept or at else text
+            if found > at:
+                kept.append(text[at:found])
+            start = found + len(opening)
+        end = text.find(closing, start)
+        if end < 0:
+            return "".join(kept)
+        at = end + len(closing)
+
+
+def _overlap(kept: list[str], text: str, at: int, opening: str) -> int:
+    """How many characters of ``opening`` end the kept text, when the rest stands at ``at``."""
+    tail = ""
+    for piece in reversed(kept):
+        if len(tail) >= len(opening) - 1:
+            break
+        tail = piece[-len(opening) :] + tail
+    # An opening has one "<", its first character: only the last one kept can begin it.
+    begun = tail[1 - len(opening) :]
+    begun = begun[begun.rfind("<") :] if "<" in begun else ""
+    if begun and opening.startswith(begun) and text.startswith(opening[len(begun) :], at):
+        return len(begun)
+    return 0
+
+
+def _drop_tail(kept: list[str], count: int) -> None:
+    while count:
+        piece = kept.pop()
+        if len(piece) > count:
+            kept.append(piece[:-count])
+            return
+        count -= len(piece)
+
+
+def normalise(text: str) -> str:
+    """Fold white space that carries no meaning: line ends, blanks before them, blank lines, both ends."""
+    text = text.replace("\r\n", "\n")
+    text = _BLANKS_AT_LINE_END.sub("\n", text)
+    return _BLANK_LINES.sub("\n", text).strip(WHITE_SPACE)
+
+
+def is_injected(role: str, blocks: Iterable[Block]) -> bool:
+    """Whether a whole message is injected context: it is hashed, but nothing follows it."""
+    if role not in {"user", "system"}:
+        return False
+    texts: list[str] = []
+    for block in blocks:
+        if block.type not in {"text", ""}:
+            return False
+        texts.append(block.text)
+    return "".join(texts).strip(WHITE_SPACE).startswith(INJECTED_OPENINGS)
