@@ -20,7 +20,7 @@ from msgspec import UNSET
 from capture import jsontext, redact
 from capture.canonical import ViewFacts, view
 from capture.classify import Classification, Kind, settle
-from capture.coding import CodingError, decode
+from capture.coding import CodingError, CodingFailure, decode
 from capture.envelope import Session
 from capture.http_error import error_turn
 from capture.model_family import model_family
@@ -60,7 +60,7 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
     try:
         request = _decoded_request(captured)
     except CodingError as error:
-        return _quarantine(captured, identity, Outcome.REQUEST_DECODE, str(error))
+        return quarantined(captured, identity, Outcome.REQUEST_DECODE, str(error))
     if len(request.body) > captured.policy.request_budget_bytes:
         return Outcome.REQUEST_OVER_BUDGET
     if captured.classification.kind is Kind.AMBIGUOUS:
@@ -77,13 +77,13 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
 def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect: Dialect) -> Record:
     turn = _reduced(captured, dialect)
     if isinstance(turn, Undecodable):
-        return _quarantine(captured, identity, Outcome.RESPONSE_DECODE, turn.reason)
+        return quarantined(captured, identity, Outcome.RESPONSE_DECODE, turn.reason)
     if isinstance(turn, Refused):
-        return _quarantine(captured, identity, Outcome.REDUCER_ERROR, turn.reason)
+        return quarantined(captured, identity, Outcome.REDUCER_ERROR, turn.reason)
     try:
         body = marshal(_payload(captured, identity, request, turn))
     except MarshalError as error:
-        return _quarantine(captured, identity, Outcome.MARSHAL_ERROR, str(error))
+        return quarantined(captured, identity, Outcome.MARSHAL_ERROR, str(error))
     return Record(
         turn_id=identity.turn_id,
         tenant=captured.policy.tenant,
@@ -110,7 +110,7 @@ def _decoded_request(captured: Captured) -> _Request:
         return _Request(b"", None)
     body, truncated = decode(encoding, raw)
     if truncated:
-        raise CodingError.cut_short()
+        raise CodingError(CodingFailure.UNDECODABLE, "the request body ends before its coding does")
     try:
         return _Request(body, jsontext.decode(body))
     except jsontext.JsonError:
@@ -205,7 +205,7 @@ def _session(session: Session) -> payload.Session:
 # -- quarantine -----------------------------------------------------------------
 
 
-def _quarantine(captured: Captured, identity: TurnIdentity, outcome: Outcome, reason: str) -> Record:
+def quarantined(captured: Captured, identity: TurnIdentity, outcome: Outcome, reason: str) -> Record:
     """Keep the whole of a turn that could not be made, as plain bytes in one JSON text."""
     return Record(
         turn_id=identity.turn_id,

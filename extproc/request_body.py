@@ -11,12 +11,12 @@ class RequestBody:
     there is no turn in the exchange.
     """
 
-    __slots__ = ("_budget_bytes", "_chunks", "_kept_bytes", "over_budget", "received_bytes")
+    __slots__ = ("_budget_bytes", "_chunks", "kept_bytes", "over_budget", "received_bytes")
 
     def __init__(self, budget_bytes: int | None) -> None:
         self._budget_bytes = budget_bytes
         self._chunks: list[bytes] = []
-        self._kept_bytes = 0
+        self.kept_bytes = 0
         self.received_bytes = 0
         self.over_budget = False
 
@@ -25,11 +25,12 @@ class RequestBody:
         self.received_bytes += len(data)
         if self._budget_bytes is None or self.over_budget:
             return
-        if self._kept_bytes + len(data) > self._budget_bytes:
+        if self.kept_bytes + len(data) > self._budget_bytes:
             self.over_budget = True
             self._chunks.clear()
+            self.kept_bytes = 0
             return
-        self._kept_bytes += len(data)
+        self.kept_bytes += len(data)
         self._chunks.append(data)
 
     def joined(self) -> bytes:

@@ -1,0 +1,65 @@
+"""Between a transport's streams and the pipeline: one Exchange for each stream."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from extproc.events import Body, Event, Headers, StreamEnd, Trailers
+from extproc.exchange import Concluded, Exchange, ExchangeRules, Instant
+from extproc.pipeline import Pipeline
+from extproc.transport.base import Command
+from ingest_client.ledger import Ledger
+
+
+class Recorder:
+    """Opens an Exchange for each stream (a ``StreamAcceptor``)."""
+
+    def __init__(
+        self, *, rules: ExchangeRules, pipeline: Pipeline, ledger: Ledger, clock: Callable[[], Instant]
+    ) -> None:
+        self.rules = rules
+        self.pipeline = pipeline
+        self.clock = clock
+        self._ledger = ledger
+        self.unexpected_messages = 0
+
+    def open(self, initial_metadata: Mapping[str, str]) -> "RecordedStream":
+        """A stream began: an exchange is observed."""
+        del initial_metadata
+        self._ledger.observe()
+        return RecordedStream(self)
+
+
+class RecordedStream:
+    """One stream and its Exchange (a ``StreamHandler``)."""
+
+    __slots__ = ("_at", "_exchange", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._at = recorder.clock()
+        self._exchange = Exchange(recorder.rules, self._at)
+
+    def receive(self, event: Headers | Body | Trailers) -> Sequence[Command]:
+        """Take one message; return the answers to write."""
+        # The machine reads the time of headers and endings only: body chunks in between
+        # come by the million and need no clock.
+        if not isinstance(event, Body) or event.end_of_stream:
+            self._at = self._recorder.clock()
+        return self._carry_out(event)
+
+    def ended(self, end: StreamEnd) -> None:
+        """The stream is over; so is the exchange, if it was not before."""
+        self._at = self._recorder.clock()
+        self._carry_out(end)
+        self._recorder.unexpected_messages += self._exchange.unexpected
+
+    def _carry_out(self, event: Event) -> Sequence[Command]:
+        commands = self._exchange.receive(event, self._at)
+        if not commands:
+            return ()
+        answers: list[Command] = []
+        for command in commands:
+            if isinstance(command, Concluded):
+                self._recorder.pipeline.conclude(command)
+            else:
+                answers.append(command)
+        return answers
