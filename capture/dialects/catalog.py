@@ -10,6 +10,8 @@ from typing import Final
 from capture.dialects.anthropic import AnthropicFold
 from capture.dialects.fold import DialectEntry
 from capture.dialects.gemini import GeminiFold
+from capture.dialects.openai_chat import ChatFold
+from capture.dialects.openai_completions import CompletionsFold
 from capture.framing import Framing
 from capture.turn import Dialect
 
@@ -21,4 +23,6 @@ CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
         fold=AnthropicFold, stream=Framing.SSE, max_line_bytes=_CONTRACT_LINE_BYTES
     ),
     Dialect.GEMINI: DialectEntry(fold=GeminiFold, stream=Framing.JSON_ARRAY),
+    Dialect.OPENAI_CHAT: DialectEntry(fold=ChatFold, stream=Framing.SSE),
+    Dialect.OPENAI_COMPLETIONS: DialectEntry(fold=CompletionsFold, stream=Framing.SSE),
 }
