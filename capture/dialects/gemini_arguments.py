@@ -33,8 +33,10 @@ class StreamedArguments:
 
     def add_all(self, items: Sequence[object]) -> None:
         """Take a ``partialArgs`` list."""
-        for item in items:
-            self._add(as_mapping(item) or {})
+        for given in items:
+            item = as_mapping(given)
+            if item is not None:
+                self._add(item)
 
     def _add(self, item: JsonObject) -> None:
         path = as_text(item.get("jsonPath", item.get("json_path")))
