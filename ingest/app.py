@@ -1,0 +1,178 @@
+"""Puts the service together, runs it, and takes it down without losing anything.
+
+Start: settings → store (migrated) → deriver → HTTP. Stop: the listener closes, requests
+in flight are answered, the writer commits what waits, the deriver finishes its batch;
+what is not derived then waits in the store for the next start.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from ingest.bodies import ByteBudget
+from ingest.deriver import Deriver
+from ingest.intake import Intake
+from ingest.metrics import Metrics
+from ingest.replies import refuse
+from ingest.routes import router
+from ingest.service import Service
+from ingest.settings import IngestSettings
+from ingest.store.connection import Engine, UnavailableError
+from ingest.store.sqlite import NewerSchemaError, SqliteEngine
+from ingest.store.store import Store
+from ingest.store.writer import WriteLimits
+
+_log = logging.getLogger("steno.ingest")
+
+
+class StartError(Exception):
+    """The service cannot start; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A service that is put together but not opened: :func:`running` opens it around ``asgi``."""
+
+    settings: IngestSettings
+    asgi: Starlette
+    service: Service
+
+
+def engine_of(url: str) -> Engine:
+    """The engine that a database URL names. Raises :class:`StartError`."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and parts.path.strip("/"):
+        return SqliteEngine(Path(parts.path.removeprefix("/")))
+    raise StartError(f"database_url must be sqlite:///PATH or postgresql://…, not {parts.scheme or url!r}")
+
+
+def build(settings: IngestSettings) -> Application:
+    """Make every part. Nothing is opened yet, but an event loop must be running when it starts."""
+    metrics = Metrics(CollectorRegistry())
+    limits = WriteLimits(queue_jobs=settings.queue_jobs, queue_bytes=settings.queue_bytes)
+    store = Store(engine_of(settings.database_url), limits)
+    deriver = Deriver(store, metrics)
+    service = Service(
+        settings=settings,
+        store=store,
+        metrics=metrics,
+        intake=Intake(store, metrics, settings.project, deriver.wake),
+        budget=ByteBudget(settings.queue_bytes),
+        deriver=deriver,
+    )
+    asgi = Starlette(
+        routes=router(),
+        exception_handlers={HTTPException: _http_error, Exception: _bug},
+    )
+    asgi.router.redirect_slashes = False
+    asgi.state.service = service
+    return Application(settings, asgi, service)
+
+
+@contextlib.asynccontextmanager
+async def running(application: Application) -> AsyncGenerator[Service]:
+    """Open the store and derive behind it; at the end, make durable what waits and let go.
+
+    Raises :class:`StartError` with the reason when the database cannot be used.
+    """
+    service = application.service
+    try:
+        await service.store.open()
+    except (UnavailableError, NewerSchemaError, OSError) as error:
+        raise StartError(f"the database cannot be used: {error}") from error
+    try:
+        async with asyncio.TaskGroup() as group:
+            if service.settings.derive:
+                group.create_task(service.deriver.run())
+            try:
+                yield service
+            finally:
+                service.deriver.stop()
+    finally:
+        await service.store.close()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer what no route took, in the contract's plain text."""
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 404:  # noqa: PLR2004 -- as below
+        return PlainTextResponse(f"Cannot {request.method} {request.url.path}", 404)
+    return PlainTextResponse("Method Not Allowed", error.status_code, error.headers)
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    _log.error("a request failed: %s", error, exc_info=error)
+    return refuse(500, "internal error; it is in the log of the service")
+
+
+def listen(address: str) -> socket.socket:
+    """A bound socket. Raises :class:`StartError` with the reason."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host.strip("[]") or "127.0.0.1", int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        sock.close()
+        raise StartError(f"cannot listen on {address}: {error}") from error
+    return sock
+
+
+async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> None:
+    """Run until SIGTERM or SIGINT, drain, and return. Raises :class:`StartError`."""
+    application = build(settings)
+    bound = sock or listen(settings.listen)
+    config = uvicorn.Config(
+        application.asgi,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http="httptools",
+        timeout_graceful_shutdown=int(settings.drain_s) or None,
+        server_header=False,
+        date_header=False,
+    )
+    try:
+        async with running(application):
+            await _Server(config).serve(sockets=[bound])
+    finally:
+        bound.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, saying one line when it is ready and leaving quietly on a signal."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            for sock in sockets or ():
+                host, port = sock.getsockname()[:2]
+                print(f"steno ingest ready on http://{host}:{port}", flush=True)  # noqa: T201 -- the one line scripts wait for
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Ask for a drain on either signal; the process then ends with 0, not with the signal."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)

@@ -1,0 +1,114 @@
+"""Reading a request body: bounded on the wire, bounded when decoded, bounded over all requests.
+
+``gzip`` and ``deflate`` (zlib) are undone; an unknown coding is ignored and the bytes are
+taken as they are (``contracts/wire.md`` §1). The limit is the contract's, for the bytes on
+the wire; ours holds for the decoded bytes as well, or a small body could unfold without end.
+"""
+
+import zlib
+from typing import Final, Self
+
+from starlette.requests import ClientDisconnect, Request
+
+_CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""zlib window bits for each coding that is undone."""
+
+
+class OversizeError(Exception):
+    """The body is larger than the limit (413)."""
+
+
+class CodingError(ValueError):
+    """The content coding could not be undone (400)."""
+
+
+class BudgetError(Exception):
+    """Too many bytes of bodies are in flight (502)."""
+
+
+class ByteBudget:
+    """Bytes of request bodies held at once. One request is always let through."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Hold ``count`` more bytes, or raise :class:`BudgetError`."""
+        if self.held and self.held + count > self._limit:
+            raise BudgetError(f"{self.held} bytes of bodies are in flight")
+        self.held += count
+
+    def give_back(self, count: int) -> None:
+        """Let go of ``count`` bytes."""
+        self.held -= count
+
+
+class Reading:
+    """One body being read; as a context it gives its bytes back to the budget at the end."""
+
+    def __init__(self, request: Request, limit: int, budget: ByteBudget) -> None:
+        self._request = request
+        self._limit = limit
+        self._budget = budget
+        self._held = 0
+
+    def __enter__(self) -> Self:
+        """Nothing is held yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The request is answered: its bytes are free."""
+        self._budget.give_back(self._held)
+
+    def _hold(self, count: int) -> None:
+        self._budget.take(count)
+        self._held += count
+
+    async def read(self) -> bytes:
+        """The decoded body. Raises OversizeError, CodingError, BudgetError, ClientDisconnect."""
+        declared = self._request.headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and int(declared) > self._limit:
+            raise OversizeError
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in self._request.stream():
+            size += len(chunk)
+            if size > self._limit:
+                raise OversizeError
+            self._hold(len(chunk))
+            chunks.append(chunk)
+        return self._decode(b"".join(chunks))
+
+    def _decode(self, data: bytes) -> bytes:
+        window = _CODINGS.get(self._request.headers.get("content-encoding", "").strip().lower())
+        if window is None:
+            return data
+        unzip = zlib.decompressobj(window)
+        try:
+            decoded = unzip.decompress(data, self._limit + 1)
+        except zlib.error as error:
+            raise CodingError(f"the content coding could not be undone: {error}") from error
+        if len(decoded) > self._limit:
+            raise OversizeError
+        if not unzip.eof:
+            raise CodingError("the content coding ends early")
+        self._hold(len(decoded))
+        return decoded
+
+
+def is_json(content_type: str) -> bool:
+    """``application/json`` or ``application/<anything>+json``, with or without parameters."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+__all__ = [
+    "BudgetError",
+    "ByteBudget",
+    "ClientDisconnect",
+    "CodingError",
+    "OversizeError",
+    "Reading",
+    "is_json",
+]

@@ -1,0 +1,103 @@
+"""The deriver: behind the durable accept, it turns stored turns into everything else.
+
+It takes what waits in small batches, derives in a thread, and commits a batch together
+with the removal of its turns from the queue. A crash repeats a batch and changes nothing.
+A turn that cannot be derived is recorded with its reason and never stops the others.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from ingest.derive import Derived, derive
+from ingest.metrics import Metrics
+from ingest.store import derived as tables
+from ingest.store.connection import StoreError
+from ingest.store.rows import Body, TurnRow
+from ingest.store.store import Store
+
+_log = logging.getLogger("steno.ingest.derive")
+_BATCH: Final = 64
+_IDLE_S: Final = 1.0
+_TROUBLE_S: Final = 1.0
+
+
+def derive_all(batch: Sequence[tuple[TurnRow, Body]]) -> tuple[list[Derived], list[tuple[int, str]]]:
+    """Derive each turn of the batch on its own: results, and ``(seq, reason)`` of failures."""
+    results: list[Derived] = []
+    failures: list[tuple[int, str]] = []
+    for turn, body in batch:
+        try:
+            results.append(derive(turn, body))
+        except Exception as error:  # noqa: BLE001 -- whatever a hostile turn provokes, the next one goes on
+            failures.append((turn.seq, f"{type(error).__name__}: {error}"))
+    return results, failures
+
+
+class Deriver:
+    """Runs until told to stop. ``wake`` it when something was stored."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Something new waits."""
+        self._idle.clear()
+        self._wake.set()
+
+    async def settled(self, within_s: float) -> bool:
+        """Wait until nothing waits, at most ``within_s`` seconds; whether that came to pass."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), within_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Finish the batch at hand, then end."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Derive what waits, and then what comes."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                busy = await self.step()
+            except StoreError as error:
+                _log.warning("derivation waits for the store: %s", error)
+                await self._rest(_TROUBLE_S)
+                continue
+            if not busy and not self._wake.is_set():
+                self._idle.set()
+                await self._rest(_IDLE_S)
+
+    async def step(self) -> bool:
+        """Derive one batch; whether there was one."""
+        batch = await self._store.read(lambda connection: tables.pending(connection, _BATCH))
+        if not batch:
+            self._metrics.derive_lag.set(0)
+            self._metrics.derive_lag_seconds.set(0)
+            return False
+        self._metrics.derive_lag_seconds.set(time.time() - batch[0][0].received_at_us / 1e6)
+        results, failures = await asyncio.to_thread(derive_all, batch)
+        await self._store.write(lambda connection: tables.save(connection, results, failures))
+        self._metrics.derived.labels("ok").inc(len(results))
+        self._metrics.derived.labels("failed").inc(len(failures))
+        for seq, reason in failures:
+            _log.warning("turn %d could not be derived: %s", seq, reason)
+        count, _ = await self._store.read(tables.backlog)
+        self._metrics.derive_lag.set(count)
+        return True
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return

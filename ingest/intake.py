@@ -1,0 +1,210 @@
+"""From posted bytes to a stored turn and an answer: the write path, without HTTP.
+
+    bytes → envelope (400) → tenant (403) → judgement (422, kept) → store (502, 503) → 202
+
+``prepare`` is pure: the time and the random bytes are arguments. A turn that cannot be
+processed is stored as rejected before it is refused, and never takes its id.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ingest.access import AccessError, Writer
+from ingest.envelope import Envelope, EnvelopeError, decode
+from ingest.ids import RANDOM_BYTES, uuid7
+from ingest.judgement import PROVIDERS, unprocessable
+from ingest.metrics import Metrics, WriteStatus, provider_label
+from ingest.store.connection import BusyError, StoreError
+from ingest.store.rows import Body, Fate, NewTurn, Put, State
+from ingest.store.store import Store
+from ingest.store.turns import CONFLICT, digest_of, packed
+
+RAW_RESPONSE_CAP: Final = 8_388_608
+"""Most bytes of a raw response that are kept (``contracts/wire.md`` §7)."""
+_INLINE_BYTES: Final = 256 * 1024
+"""Larger bodies are decoded in a thread: they would hold up every other request."""
+_TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the producer is told. ``error`` is empty for 202; ``id`` is the stored turn's, if any."""
+
+    status: int
+    outcome: WriteStatus
+    provider: str = ""
+    error: str = ""
+    id: str = ""
+    duplicate: bool = False
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """One posted turn: the decoded body, and the idempotency key of its own, if it came with one."""
+
+    body: bytes
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When and as what a turn is stored."""
+
+    now_us: int
+    random: bytes
+
+
+def stamp() -> Stamp:
+    """Now."""
+    return Stamp(time.time_ns() // 1000, os.urandom(RANDOM_BYTES))
+
+
+def prepare(posted: Posted, writer: Writer, project: str, at: Stamp) -> NewTurn | Answer:
+    """The turn to store (accepted or rejected), or the refusal of an envelope that is none."""
+    try:
+        envelope = decode(posted.body)
+    except EnvelopeError as error:
+        return Answer(status=400, outcome=WriteStatus.REJECT_ENVELOPE, error=f"invalid envelope: {error}")
+    wanted = envelope.facts.tenant or ""
+    if wanted and not _TENANT.fullmatch(wanted):
+        return Answer(
+            status=400,
+            outcome=WriteStatus.REJECT_ENVELOPE,
+            provider=envelope.provider,
+            error="invalid envelope: meta.tenant must be 1 to 128 letters, digits, dots, dashes, underscores",
+        )
+    try:
+        tenant = writer.tenant(wanted)
+    except AccessError as error:
+        return Answer(
+            status=403, outcome=WriteStatus.REJECT_ACCESS, provider=envelope.provider, error=str(error)
+        )
+    return _turn(envelope, posted, tenant, project, at)
+
+
+def _turn(envelope: Envelope, posted: Posted, tenant: str, project: str, at: Stamp) -> NewTurn:
+    reason = unprocessable(envelope)
+    facts, session = envelope.facts, envelope.session_facts
+    over = len(envelope.raw_response) > RAW_RESPONSE_CAP
+    return NewTurn(
+        id=uuid7(at.now_us // 1000, at.random),
+        tenant=tenant,
+        project=facts.project or project,
+        state=State.REJECTED if reason else State.ACCEPTED,
+        reason=reason or "",
+        key=posted.key or facts.request_id or "",
+        strict=bool(posted.key),
+        digest=digest_of(posted.body),
+        provider=envelope.provider,
+        agent_name=envelope.agent_name,
+        model=envelope.reduced.model or facts.model or "",
+        harness_id=(session.harness_id or "unknown") if session else "",
+        harness_session_id=(session.harness_session_id or "") if session else "",
+        thread_id=facts.thread_id or "",
+        received_at_us=at.now_us,
+        body_bytes=len(posted.body),
+        raw_dropped=over or (envelope.raw_response_withheld and not envelope.raw_response),
+        body=packed(
+            Body(
+                request=envelope.request,
+                response=envelope.response,
+                meta=envelope.meta,
+                session=envelope.session,
+                raw_response=b"" if over else envelope.raw_response,
+                raw_response_encoding="" if over else envelope.raw_response_encoding,
+            )
+        ),
+    )
+
+
+def settle(turn: NewTurn, put: Put) -> Answer:
+    """The answer for a turn that went through the store."""
+    if turn.state is State.REJECTED or put.fate is Fate.CONFLICT:
+        known = turn.provider in PROVIDERS
+        return Answer(
+            status=422,
+            outcome=WriteStatus.REJECT_PARSE if known else WriteStatus.UNKNOWN_PROVIDER,
+            provider=turn.provider,
+            error=f"unprocessable turn: {turn.reason or CONFLICT}",
+            id=put.id,
+        )
+    return Answer(
+        status=202,
+        outcome=WriteStatus.ACCEPTED,
+        provider=turn.provider,
+        id=put.id,
+        duplicate=put.fate is Fate.DUPLICATE,
+        reused=put.reused,
+    )
+
+
+def _downstream(error: StoreError, turn: NewTurn) -> Answer:
+    if isinstance(error, BusyError):
+        return Answer(
+            status=502,
+            outcome=WriteStatus.QUEUE_FULL,
+            provider=turn.provider,
+            error=f"downstream failure: {error}; send it again later",
+        )
+    return Answer(
+        status=503,
+        outcome=WriteStatus.DOWNSTREAM_ERROR,
+        provider=turn.provider,
+        error=f"downstream failure: {error}; nothing was stored, send it again later",
+    )
+
+
+class Intake:
+    """Takes posted turns into the store and counts what became of each."""
+
+    def __init__(self, store: Store, metrics: Metrics, project: str, stored: Callable[[], None]) -> None:
+        self._stored = stored
+        self._store = store
+        self._metrics = metrics
+        self._project = project
+
+    async def take(self, posts: Sequence[Posted], writer: Writer) -> list[Answer]:
+        """Store what can be stored, in one commit; one answer for each of ``posts``."""
+        prepared = await self._prepare(posts, writer)
+        turns = [turn for turn in prepared if isinstance(turn, NewTurn)]
+        settled = iter(await self._put(turns) if turns else ())
+        answers = [item if isinstance(item, Answer) else next(settled) for item in prepared]
+        for answer, post in zip(answers, posts, strict=True):
+            self._count(answer, len(post.body))
+        return answers
+
+    async def _prepare(self, posts: Sequence[Posted], writer: Writer) -> list[NewTurn | Answer]:
+        def work() -> list[NewTurn | Answer]:
+            return [prepare(post, writer, self._project, stamp()) for post in posts]
+
+        if sum(len(post.body) for post in posts) > _INLINE_BYTES:
+            return await asyncio.to_thread(work)
+        return work()
+
+    async def _put(self, turns: Sequence[NewTurn]) -> list[Answer]:
+        began = time.perf_counter()
+        try:
+            puts = await self._store.put(turns)
+        except StoreError as error:
+            return [_downstream(error, turn) for turn in turns]
+        self._stored()
+        took = time.perf_counter() - began
+        for turn in turns:
+            self._metrics.dag_write.labels(provider_label(turn.provider)).observe(took)
+        return [settle(turn, put) for turn, put in zip(turns, puts, strict=True)]
+
+    def _count(self, answer: Answer, body_bytes: int) -> None:
+        provider = provider_label(answer.provider)
+        self._metrics.writes.labels(provider, answer.outcome).inc()
+        if answer.status == 202:  # noqa: PLR2004 -- the contract's word for stored
+            self._metrics.body_bytes.labels(provider).observe(body_bytes)
+            if answer.duplicate:
+                self._metrics.duplicates.inc()
+            if answer.reused:
+                self._metrics.reused_ids.inc()

@@ -1,0 +1,132 @@
+"""Can the turn be processed? The 422 half of the contract, as pure functions.
+
+Order and rules: ``contracts/wire.md`` §4 and §7 (provider, request, reduced response).
+A turn that fails is kept all the same; its reason is part of the answer and of the row.
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from capture import jsontext
+from ingest.envelope import Envelope, Reduced
+from ingest.members import MembersError, split
+
+
+class _Message(Struct, frozen=True):
+    role: str | None = None
+    content: object = None
+
+
+class _AnthropicRequest(Struct, frozen=True):
+    model: str | None = None
+    messages: list[_Message | None] | None = None
+    system: str | list[object] | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    tools: list[object] | None = None
+
+
+class _ChatRequest(Struct, frozen=True):
+    model: str | None = None
+    messages: list[_Message | None] | None = None
+    stream: bool | None = None
+
+
+class _ResponsesRequest(Struct, frozen=True):
+    input: str | list[object]
+    model: str | None = None
+    stream: bool | None = None
+
+
+class _OllamaRequest(Struct, frozen=True):
+    model: str | None = None
+    messages: list[_Message | None] | None = None
+    stream: bool | None = None
+    tools: list[object] | None = None
+    options: dict[str, object] | None = None
+    # format and keep_alive are unchecked: Ollama itself takes a schema and a number there.
+
+
+T = TypeVar("T")
+
+
+def _check(request: bytes, shape: type[T]) -> None:
+    """Raise msgspec.ValidationError or JsonError unless ``request`` has ``shape`` (or is null)."""
+    try:
+        msgspec.json.decode(request, type=shape | None)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        msgspec.convert(jsontext.decode(request), type=shape | None)
+
+
+def _anthropic(request: bytes) -> None:
+    _check(request, _AnthropicRequest)
+
+
+def _openai(request: bytes) -> None:
+    _check(request, _ResponsesRequest if is_responses_form(request) else _ChatRequest)
+
+
+def is_responses_form(request: bytes) -> bool:
+    """Whether an OpenAI request is of the Responses kind: ``input`` given, ``messages`` not."""
+    try:
+        members = split(request)
+    except MembersError:
+        return False
+    return members.get("input", b"null") != b"null" and members.get("messages", b"null") == b"null"
+
+
+def _ollama(request: bytes) -> None:
+    _check(request, _OllamaRequest)
+
+
+def _any_object(request: bytes) -> None:
+    _check(request, dict[str, object])
+
+
+PROVIDERS: Final[dict[str, Callable[[bytes], None]]] = {
+    "anthropic": _anthropic,
+    "openai": _openai,
+    "ollama": _ollama,
+    "gemini": _any_object,
+    "bedrock": _any_object,
+    "cohere": _any_object,
+    "mistral": _openai,
+}
+"""Provider names of the wire (DESIGN §3.14) and the check of their requests. The
+contract's reference knows the first three: a deliberate difference."""
+
+
+def unprocessable(envelope: Envelope) -> str | None:
+    """Why the turn cannot be processed, or None when it can."""
+    check = PROVIDERS.get(envelope.provider)
+    if check is None:
+        return f'unsupported provider "{envelope.provider}" (supported: [{" ".join(PROVIDERS)}])'
+    if not envelope.request:
+        return "cannot parse request: the request member is missing (send null for no body)"
+    try:
+        check(envelope.request)
+    except (msgspec.ValidationError, jsontext.JsonError) as error:
+        return f"cannot parse request: {error}"
+    return unusable(envelope.reduced)
+
+
+def unusable(reduced: Reduced) -> str | None:
+    """What the reduced response lacks, or None."""
+    message = reduced.message
+    if message is None or not message.role:
+        return "invalid reduced response: missing response.message.role"
+    if not message.content:
+        return "invalid reduced response: missing response.message.content"
+    for index, block in enumerate(message.content):
+        if block is None or not block.type:
+            return f"invalid reduced response: missing response.message.content[{index}].type"
+    return None

@@ -1,0 +1,72 @@
+"""Answers as JSON, and the wire types of the answers (OpenAPI is made from them)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from starlette.responses import Response
+
+_ENCODER: Final = msgspec.json.Encoder()
+ACTIONS: Final = {
+    400: "correct the envelope; the same body will be refused again",
+    401: "send Authorization: Bearer <key>",
+    403: "use a credential that is good for this tenant",
+    404: "check the identifier and the tenant of the credential",
+    413: "make the body smaller; it will be refused again",
+    422: "correct the turn and send it again, under the same id if you like; this one was kept as rejected",
+    429: "wait as long as Retry-After says, then send it again",
+    502: "send it again after a while",
+    503: "send it again after a while",
+}
+"""What the caller can do about each status."""
+_RETRY_AFTER: Final = {429: "1", 502: "1", 503: "2"}
+
+
+class Accepted(Struct, frozen=True):
+    """A turn is stored for good."""
+
+    status: str = "accepted"
+
+
+class Refusal(Struct, frozen=True):
+    """Why not, and what to do about it."""
+
+    error: str
+    action: str = ""
+
+
+class Alive(Struct, frozen=True):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Node(Struct, frozen=True, omit_defaults=True):
+    """A node of the Merkle DAG, as the v0.9 list shows it."""
+
+    hash: str
+    role: str
+    provider: str
+    model: str
+    agent_name: str = ""
+
+
+class NodeList(Struct, frozen=True):
+    """Newest first; ``count`` is the number of nodes in the list."""
+
+    count: int
+    nodes: list[Node]
+
+
+def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """``value`` as JSON."""
+    return Response(_ENCODER.encode(value), status, headers, "application/json")
+
+
+def refuse(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A refusal that says what to do, and when."""
+    extra = dict(headers or {})
+    if status in _RETRY_AFTER:
+        extra.setdefault("retry-after", _RETRY_AFTER[status])
+    return reply(Refusal(error, ACTIONS.get(status, "")), status, extra)

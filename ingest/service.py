@@ -1,0 +1,22 @@
+"""What the handlers share: the parts of one running service."""
+
+from dataclasses import dataclass
+
+from ingest.bodies import ByteBudget
+from ingest.deriver import Deriver
+from ingest.intake import Intake
+from ingest.metrics import Metrics
+from ingest.settings import IngestSettings
+from ingest.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Made by :mod:`ingest.app`, and by nobody else."""
+
+    settings: IngestSettings
+    store: Store
+    metrics: Metrics
+    intake: Intake
+    budget: ByteBudget
+    deriver: Deriver

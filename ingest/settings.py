@@ -1,0 +1,43 @@
+"""What can be set about the service, with defaults and their reasons."""
+
+from dataclasses import dataclass
+from typing import Final
+
+MAX_BODY_BYTES: Final = 33_554_432 + 11_184_810 + 4_194_304
+"""The contract's limit (``contracts/wire.md`` §1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSettings:
+    """Settings of one ingest service.
+
+    ``listen``: HOST:PORT; port 0 lets the system choose. ``database_url``:
+    ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``postgresql://…``.
+    """
+
+    listen: str = "127.0.0.1:8090"
+    database_url: str = "sqlite:///steno-ingest.db"
+    project: str = ""
+    max_body_bytes: int = MAX_BODY_BYTES  # 1024 … the contract's: a sidecar counts on it
+    queue_jobs: int = 4096  # 1 … 1,000,000: about a second of writes
+    queue_bytes: int = 268_435_456  # 1 MiB …: the contract's 256 MiB
+    drain_s: float = 20.0  # 0 … 600: less than Kubernetes' 30 s
+    derive: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, naming every such setting and its range."""
+        problems = [
+            f"{name} must be {low} to {high}"
+            for name, (low, high) in RANGES.items()
+            if not low <= getattr(self, name) <= high
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+RANGES: Final[dict[str, tuple[float, float]]] = {
+    "max_body_bytes": (1024, 1 << 30),
+    "queue_jobs": (1, 1_000_000),
+    "queue_bytes": (1 << 20, 1 << 40),
+    "drain_s": (0, 600),
+}

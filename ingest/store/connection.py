@@ -1,0 +1,81 @@
+"""What the statements of the repository need from an engine, and how engines fail.
+
+SQL is written once, with ``?`` for values, in what SQLite and PostgreSQL share.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeAlias
+
+Value: TypeAlias = str | int | bytes | float | None
+Row: TypeAlias = tuple[Value, ...]
+
+
+class StoreError(Exception):
+    """Root of the store's failures."""
+
+
+class UnavailableError(StoreError):
+    """The world failed (database away, disk full): the same call may work later."""
+
+
+class BusyError(StoreError):
+    """The queue of writes is full by number or by bytes: come back later."""
+
+
+class CollisionError(StoreError):
+    """Another writer took the same key first: look again, in a new transaction."""
+
+
+class Connection(Protocol):
+    """One connection, used by one thread at a time.
+
+    Every method may raise :class:`UnavailableError` (the connection is then dead or the
+    disk full) or :class:`CollisionError`. Anything else is our bug.
+    """
+
+    def run(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Execute one statement, and return its rows."""
+        ...
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Execute one statement for each of ``rows``."""
+        ...
+
+    def allocate(self, count: int) -> int:
+        """Reserve ``count`` sequence numbers, never given out before; return the first."""
+        ...
+
+    def begin(self) -> None:
+        """Begin a write transaction."""
+        ...
+
+    def commit(self) -> None:
+        """Commit. When it returns, what was written survives power loss."""
+        ...
+
+    def rollback(self) -> None:
+        """Give up the transaction; never raises."""
+        ...
+
+    def close(self) -> None:
+        """Close; never raises."""
+        ...
+
+
+class Engine(Protocol):
+    """Makes connections to one database."""
+
+    writers: int
+    """How many connections may write at a time."""
+
+    def prepare(self) -> None:
+        """Create or migrate the schema."""
+        ...
+
+    def writer(self) -> Connection:
+        """A new connection that may write."""
+        ...
+
+    def reader(self) -> Connection:
+        """A new connection for reading."""
+        ...

@@ -1,0 +1,160 @@
+"""SQLite through apsw: WAL, one writer, every commit fsynced.
+
+``synchronous=FULL`` makes a WAL commit survive power loss. The writer also does the
+checkpoints: before SQLite 3.51.3, several connections that write and checkpoint could
+corrupt a WAL, and one writer is what group commit wants anyway.
+"""
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import apsw
+
+from ingest.store.connection import CollisionError, Row, UnavailableError, Value
+from ingest.store.schema import STEPS, statements
+
+_WRITER: Final = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA wal_autocheckpoint=4000",
+    "PRAGMA cache_size=-65536",
+    "PRAGMA temp_store=MEMORY",
+)
+_READER: Final = ("PRAGMA query_only=ON", "PRAGMA cache_size=-16384")
+_BUSY_MS: Final = 5000
+_MAX_BLOB: Final = 256 * 1024 * 1024
+
+
+class NewerSchemaError(Exception):
+    """The database was written by a newer release: this one must not touch it."""
+
+
+class _Rows(Protocol):
+    def fetchall(self) -> list[Row]: ...
+
+
+class _Database(Protocol):
+    """What is used of apsw.Connection; its own annotations need Python 3.12."""
+
+    in_transaction: bool
+
+    def execute(self, statements: str, bindings: Sequence[Value] = ()) -> _Rows: ...
+    def executemany(self, statements: str, sequenceofbindings: Iterable[Sequence[Value]]) -> _Rows: ...
+    def close(self, force: bool = False) -> None: ...
+
+
+@contextmanager
+def _translated() -> Generator[None]:
+    try:
+        yield
+    except apsw.ConstraintError as error:
+        raise CollisionError(str(error)) from error
+    except (
+        apsw.BusyError,
+        apsw.LockedError,
+        apsw.FullError,
+        apsw.IOError,
+        apsw.CantOpenError,
+        apsw.ReadOnlyError,
+        apsw.NoMemError,
+        apsw.CorruptError,
+        apsw.NotADBError,
+        apsw.ConnectionClosedError,
+    ) as error:
+        raise UnavailableError(f"SQLite: {error}") from error
+
+
+class SqliteConnection:
+    """One apsw connection behind the repository's seam."""
+
+    def __init__(self, database: _Database) -> None:
+        self._database = database
+
+    def run(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Execute one statement, and return its rows."""
+        with _translated():
+            return self._database.execute(sql, tuple(values)).fetchall()
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Execute one statement for each of ``rows``."""
+        with _translated():
+            self._database.executemany(sql, [tuple(row) for row in rows])
+
+    def allocate(self, count: int) -> int:
+        """Reserve ``count`` sequence numbers; return the first."""
+        rows = self.run("UPDATE counters SET value = value + ? RETURNING value", (count,))
+        return cast("int", rows[0][0]) - count + 1
+
+    def begin(self) -> None:
+        """Begin a write transaction."""
+        self.run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit; fsynced when it returns."""
+        self.run("COMMIT")
+
+    def rollback(self) -> None:
+        """Give up the transaction, if there is one."""
+        if self._database.in_transaction:
+            try:
+                self._database.execute("ROLLBACK")
+            except apsw.Error:  # SQLite rolled back by itself, or cannot: the connection is replaced
+                return
+
+    def close(self) -> None:
+        """Close; the last connection checkpoints the WAL away."""
+        self._database.close(True)
+
+
+class SqliteEngine:
+    """A database file."""
+
+    writers = 1
+
+    def __init__(self, path: Path, *, vfs: str | None = None) -> None:
+        self._path = path
+        self._vfs = vfs
+
+    def prepare(self) -> None:
+        """Create the file, its directory and its schema, or bring them up to date."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = self.writer()
+        try:
+            _migrate(connection)
+        finally:
+            connection.close()
+
+    def writer(self) -> SqliteConnection:
+        """The connection that writes."""
+        return self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, _WRITER)
+
+    def reader(self) -> SqliteConnection:
+        """A connection that cannot write."""
+        return self._open(apsw.SQLITE_OPEN_READWRITE, _READER)
+
+    def _open(self, flags: int, pragmas: Sequence[str]) -> SqliteConnection:
+        with _translated():
+            database = apsw.Connection(str(self._path), flags=flags, vfs=self._vfs)
+            database.set_busy_timeout(_BUSY_MS)
+            database.limit(apsw.SQLITE_LIMIT_LENGTH, _MAX_BLOB)
+            connection = SqliteConnection(cast("_Database", database))
+            for pragma in pragmas:
+                connection.run(pragma)
+        return connection
+
+
+def _migrate(connection: SqliteConnection) -> None:
+    version = cast("int", connection.run("PRAGMA user_version")[0][0])
+    if version > len(STEPS):
+        raise NewerSchemaError(f"the database has schema version {version}, this release knows {len(STEPS)}")
+    for number in range(version, len(STEPS)):
+        connection.begin()
+        if number == 0:
+            connection.run("CREATE TABLE counters (value INTEGER NOT NULL) STRICT")
+            connection.run("INSERT INTO counters VALUES (0)")
+        for statement in statements(STEPS[number], integer="INTEGER", blob="BLOB", strict="STRICT"):
+            connection.run(statement)
+        connection.run(f"PRAGMA user_version={number + 1}")
+        connection.commit()

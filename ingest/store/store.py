@@ -1,0 +1,74 @@
+"""The store's door: durable puts, other writes, reads, all without blocking the event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from ingest.store import turns
+from ingest.store.connection import Connection, Engine, UnavailableError
+from ingest.store.rows import NewTurn, Put
+from ingest.store.writer import WriteLimits, Writers
+
+_READERS: Final = 4
+T = TypeVar("T")
+
+
+class Store:
+    """One database, in use. ``open`` first, ``close`` last."""
+
+    def __init__(self, engine: Engine, limits: WriteLimits | None = None) -> None:
+        self._engine = engine
+        self._limits = limits or WriteLimits()
+        self._writers: Writers | None = None
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._local = threading.local()
+        self._connections: list[Connection] = []
+
+    async def open(self) -> None:
+        """Migrate and begin. Raises :class:`UnavailableError` when the database is away."""
+        await asyncio.to_thread(self._engine.prepare)
+        self._writers = Writers(self._engine.writer, self._engine.writers, self._limits)
+
+    @property
+    def waiting(self) -> int:
+        """Writes that are not durable yet."""
+        return self._writers.waiting if self._writers else 0
+
+    async def put(self, new: Sequence[NewTurn]) -> list[Put]:
+        """Store turns; when it returns they survive power loss. Raises as :meth:`write` does."""
+        size = sum(turn.body.size for turn in new)
+        return await self.write(lambda connection: turns.put(connection, new), size)
+
+    async def write(self, work: Callable[[Connection], T], size: int = 0) -> T:
+        """Do ``work`` in a transaction; it may be run again if it was rolled back."""
+        if self._writers is None:
+            raise UnavailableError("the store is not open")
+        return await self._writers.write(work, size)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work`` on a connection for reading."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._engine.reader()
+            self._local.connection = connection
+            self._connections.append(connection)
+        try:
+            return work(connection)
+        except UnavailableError:
+            self._local.connection = None
+            self._connections.remove(connection)
+            connection.close()
+            raise
+
+    async def close(self) -> None:
+        """Make durable what waits, then let go of the database."""
+        if self._writers is not None:
+            await self._writers.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        for connection in self._connections:
+            connection.close()

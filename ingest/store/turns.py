@@ -1,0 +1,208 @@
+"""Putting turns: who is new, who is a duplicate, and the rows of those that stay.
+
+Rules (issue of the reference's defects 3 and 4, ``contracts/behaviour.md`` §10): the same
+key with the same body is a duplicate; a strict key with another body is a conflict, kept
+as rejected; a key that came only as ``meta.request_id`` with another body is a new turn,
+flagged ``reused``, because clients repeat their request ids. Rejected turns hold no key.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Final, cast
+
+from msgspec import Struct, structs
+
+from ingest.store.connection import Connection, Row, Value
+from ingest.store.packing import pack, unpack
+from ingest.store.rows import Body, Fate, NewTurn, Put, State, TurnRow
+
+_LOOKUP_CHUNK: Final = 500
+_TEXT_LIMIT: Final = 1024
+CONFLICT: Final = "the idempotency key was used before with another body"
+COLUMNS: Final = (
+    "seq, id, tenant, project, source, state, reason, request_id, reused, provider, agent_name, model,"
+    " harness_id, harness_session_id, thread_id, received_at_us, body_bytes, raw_dropped"
+)
+_INSERT: Final = f"INSERT INTO turns ({COLUMNS}, key_hash, variant, digest) VALUES ({', '.join('?' * 21)})"  # noqa: S608 -- constants
+_INSERT_BODY: Final = "INSERT INTO bodies VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+class _Known(Struct, frozen=True):
+    """An earlier turn under the same key."""
+
+    variant: bytes
+    digest: bytes
+    id: str
+    state: str
+
+
+def digest_of(body: bytes) -> bytes:
+    """What identifies a posted body."""
+    return sha256(body).digest()[:16]
+
+
+def key_hash(tenant: str, key: str) -> bytes:
+    """The tenant's idempotency key, in 16 bytes."""
+    text = f"{tenant}\0{key}".encode("utf-8", "surrogatepass")
+    return sha256(text).digest()[:16]
+
+
+def put(connection: Connection, turns: Sequence[NewTurn]) -> list[Put]:
+    """Store what is new of ``turns``, in their order; one answer for each."""
+    hashes = [key_hash(turn.tenant, turn.key) if turn.key else None for turn in turns]
+    known = _known(connection, {found for found in hashes if found is not None})
+    answers: list[Put] = []
+    rows: list[tuple[NewTurn, bytes | None, bytes | None, bool]] = []
+    for turn, hashed in zip(turns, hashes, strict=True):
+        if hashed is None:
+            answers.append(Put(Fate.STORED, turn.id))
+            rows.append((turn, None, None, False))
+            continue
+        answer, kept, variant = _settle(turn, known[hashed])
+        answers.append(answer)
+        if kept is not None:
+            known[hashed].append(_Known(variant, kept.digest, kept.id, kept.state))
+            rows.append((kept, hashed, variant, answer.reused))
+    if rows:
+        _insert(connection, rows)
+    return answers
+
+
+def _known(connection: Connection, hashes: Iterable[bytes]) -> defaultdict[bytes, list[_Known]]:
+    known: defaultdict[bytes, list[_Known]] = defaultdict(list)
+    wanted = list(hashes)
+    for start in range(0, len(wanted), _LOOKUP_CHUNK):
+        chunk = wanted[start : start + _LOOKUP_CHUNK]
+        marks = ", ".join("?" * len(chunk))
+        sql = (
+            f"SELECT key_hash, variant, digest, id, state FROM turns WHERE key_hash IN ({marks}) ORDER BY seq"  # noqa: S608 -- question marks
+        )
+        for found, variant, digest, identifier, state in connection.run(sql, chunk):
+            known[cast("bytes", found)].append(
+                _Known(cast("bytes", variant), cast("bytes", digest), str(identifier), str(state))
+            )
+    return known
+
+
+def _settle(turn: NewTurn, known: Sequence[_Known]) -> tuple[Put, NewTurn | None, bytes]:
+    """The answer, the turn to store (None: nothing), and its variant."""
+    if turn.state is State.REJECTED:
+        return _settle_rejected(turn, known, Fate.DUPLICATE)
+    accepted = [earlier for earlier in known if earlier.state == State.ACCEPTED]
+    for earlier in accepted:
+        if earlier.digest == turn.digest:
+            return Put(Fate.DUPLICATE, earlier.id), None, b""
+    if accepted and turn.strict:
+        conflict = structs.replace(turn, state=State.REJECTED, reason=CONFLICT)
+        answer, kept, variant = _settle_rejected(conflict, known, Fate.CONFLICT)
+        return Put(Fate.CONFLICT, answer.id), kept, variant
+    variant = b"" if turn.strict else turn.digest
+    return Put(Fate.STORED, turn.id, reused=bool(accepted)), turn, variant
+
+
+def _settle_rejected(
+    turn: NewTurn, known: Sequence[_Known], again: Fate
+) -> tuple[Put, NewTurn | None, bytes]:
+    variant = b"r" + turn.digest
+    for earlier in known:
+        if earlier.variant == variant:
+            return Put(again, earlier.id), None, b""
+    return Put(Fate.STORED, turn.id), turn, variant
+
+
+def _insert(connection: Connection, rows: Sequence[tuple[NewTurn, bytes | None, bytes | None, bool]]) -> None:
+    first = connection.allocate(len(rows))
+    numbered = list(enumerate(rows, first))
+    connection.run_many(_INSERT, [_turn_values(seq, *row) for seq, row in numbered])
+    connection.run_many(_INSERT_BODY, [_body_values(seq, row[0].body) for seq, row in numbered])
+    connection.run_many(
+        "INSERT INTO pending VALUES (?)",
+        [(seq,) for seq, row in numbered if row[0].state is State.ACCEPTED],
+    )
+
+
+def clean(text: str, limit: int = _TEXT_LIMIT) -> str:
+    """Text for a column: what no engine stores becomes U+FFFD, what is over-long is cut."""
+    text = text[:limit].replace("\0", "\ufffd")
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+
+
+def _turn_values(
+    seq: int, turn: NewTurn, hashed: bytes | None, variant: bytes | None, reused: bool
+) -> tuple[Value, ...]:
+    return (
+        seq,
+        turn.id,
+        turn.tenant,
+        clean(turn.project),
+        turn.source,
+        turn.state,
+        clean(turn.reason),
+        clean(turn.key),
+        int(reused),
+        clean(turn.provider),
+        clean(turn.agent_name),
+        clean(turn.model),
+        clean(turn.harness_id),
+        clean(turn.harness_session_id),
+        clean(turn.thread_id),
+        turn.received_at_us,
+        turn.body_bytes,
+        int(turn.raw_dropped),
+        hashed,
+        variant,
+        turn.digest,
+    )
+
+
+def _body_values(seq: int, body: Body) -> tuple[Value, ...]:
+    return (
+        seq,
+        body.request,
+        body.response,
+        body.meta,
+        body.session,
+        body.raw_response,
+        clean(body.raw_response_encoding),
+    )
+
+
+def packed(body: Body) -> Body:
+    """The body as it rests in the store. Done before the writer, which has no time for it."""
+    return Body(
+        request=pack(body.request),
+        response=pack(body.response),
+        meta=pack(body.meta),
+        session=pack(body.session),
+        raw_response=body.raw_response,
+        raw_response_encoding=body.raw_response_encoding,
+    )
+
+
+def turn_row(row: Row) -> TurnRow:
+    """A row of :data:`COLUMNS`."""
+    return TurnRow(**dict(zip(TurnRow.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]  # the schema types the columns
+
+
+def body_of(row: Row) -> Body:
+    """A row of ``request, response, meta, session, raw_response, raw_response_encoding``."""
+    request, response, meta, session, raw = (bytes(cast("bytes", value)) for value in row[:5])
+    return Body(
+        request=unpack(request),
+        response=unpack(response),
+        meta=unpack(meta),
+        session=unpack(session),
+        raw_response=raw,
+        raw_response_encoding=str(row[5]),
+    )
+
+
+def body(connection: Connection, seq: int) -> Body | None:
+    """The body of one turn, or None when there is none under ``seq``."""
+    rows = connection.run(
+        "SELECT request, response, meta, session, raw_response, raw_response_encoding"
+        " FROM bodies WHERE seq = ?",
+        (seq,),
+    )
+    return body_of(rows[0]) if rows else None
