@@ -1,0 +1,39 @@
+"""What an operator may choose about the sidecar. ``steno.settings`` has the table of names."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingest_client.delivery.settings import DeliverySettings
+from ingest_client.spool.settings import SpoolSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """PEM files of the ext_proc listener. With ``client_ca`` Envoy must show a certificate."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarSettings:
+    """Settings of one sidecar: its supervisor and all its workers.
+
+    Worker ``i`` listens on the port of ``listen`` plus ``i``, or on its socket path with
+    ``.i``; worker 0 on ``listen`` itself.
+    """
+
+    listen: str
+    admin_listen: str
+    data_dir: Path
+    workers: int
+    drain_s: float
+    queue_turns: int
+    queue_bytes: int
+    capture_errors: bool
+    log_level: str
+    backends: dict[str, str] = field(default_factory=dict[str, str])
+    tls: TlsSettings | None = None
+    spool: SpoolSettings
+    delivery: DeliverySettings

@@ -1,0 +1,213 @@
+"""One process that starts the workers, restarts what dies, and speaks for all of them.
+
+A worker gets its settings as one JSON line on stdin and answers with one JSON line on
+stdout once it listens. Its stdin stays open: when it closes, the supervisor is gone and
+the worker stops. Logs go to stderr, shared.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from extproc.admin import AdminPages, AdminServer
+from extproc.merge import merged_metrics
+from extproc.settings import SidecarSettings
+from extproc.transport.address import parse_address
+
+_log = logging.getLogger(__name__)
+
+_READY_S: Final = 60.0
+_BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_STEADY_S: Final = 60.0
+"""A worker that lived so long begins again at the shortest backoff."""
+_EXTRA_S: Final = 5.0
+"""Beyond the drain time, before a worker that does not stop is killed."""
+_UNREACHABLE: Final = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+class WorkerReady(msgspec.Struct, frozen=True):
+    """What a worker reports once it listens."""
+
+    index: int
+    pid: int
+    address: str
+    admin_socket: str
+
+
+class WorkerError(Exception):
+    """A worker ended before it listened: its own log line says why."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    index: int
+    process: asyncio.subprocess.Process | None = None
+    ready: WorkerReady | None = None
+    restarts: int = 0
+
+
+class Supervisor:
+    """Runs the sidecar's workers until told to stop."""
+
+    def __init__(self, settings: SidecarSettings, clock_s: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock_s = clock_s
+        self._workers = [_Worker(index) for index in range(settings.workers)]
+        self._stopping = asyncio.Event()
+        self._admin = AdminServer(
+            parse_address(settings.admin_listen),
+            AdminPages(metrics=self._metrics, state=self._state, ready=self._not_ready),
+        )
+
+    @property
+    def admin_address(self) -> str:
+        """Where the admin pages are."""
+        return str(self._admin.address)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the workers that are ready listen."""
+        return tuple(worker.ready.address for worker in self._workers if worker.ready is not None)
+
+    async def start(self) -> None:
+        """Start the admin pages and every worker; return once all listen.
+
+        Raises :class:`WorkerError` or ``AddressError`` when one cannot.
+        """
+        await self._admin.start()
+        try:
+            await asyncio.gather(*(self._spawn(worker) for worker in self._workers))
+        except BaseException:
+            await self._stop_all()
+            raise
+
+    def stop(self) -> None:
+        """Ask everything to stop; ``run`` returns when it has."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Watch the workers until ``stop``; then let them drain."""
+        async with asyncio.TaskGroup() as watchers:
+            watching = [watchers.create_task(self._watch(worker)) for worker in self._workers]
+            await self._stopping.wait()
+            await self._stop_all()
+            for task in watching:
+                task.cancel()
+
+    async def _spawn(self, worker: _Worker) -> None:
+        worker.ready = None
+        worker.process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "extproc.worker",
+            str(worker.index),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+        line = await asyncio.wait_for(process.stdout.readline(), _READY_S)
+        if not line:
+            raise WorkerError(f"worker {worker.index} ended before it listened: see its last log line")
+        worker.ready = msgspec.json.decode(line, type=WorkerReady)
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Restart the worker whenever it dies, more slowly each time it dies young."""
+        deaths = 0
+        while not self._stopping.is_set():
+            started = self._clock_s()
+            assert worker.process is not None
+            code = await worker.process.wait()
+            if self._stopping.is_set():
+                return
+            worker.ready = None
+            deaths = 0 if self._clock_s() - started >= _STEADY_S else deaths
+            delay_s = _BACKOFF_S[min(deaths, len(_BACKOFF_S) - 1)]
+            deaths += 1
+            worker.restarts += 1
+            _log.error("worker died", extra={"worker": worker.index, "code": code, "restart_in_s": delay_s})
+            await asyncio.sleep(delay_s)
+            try:
+                await self._spawn(worker)
+            except (WorkerError, TimeoutError, OSError) as error:
+                _log.exception("worker did not start", extra={"worker": worker.index, "error": str(error)})
+
+    async def _stop_all(self) -> None:
+        running = [w.process for w in self._workers if w.process is not None and w.process.returncode is None]
+        for process in running:
+            process.terminate()
+        if running:
+            _, late = await asyncio.wait(
+                [asyncio.ensure_future(process.wait()) for process in running],
+                timeout=self._settings.drain_s + _EXTRA_S,
+            )
+            if late:
+                _log.error("workers did not stop in time and are killed", extra={"workers": len(late)})
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        await self._admin.stop()
+
+    # -- pages ----------------------------------------------------------------
+
+    async def _ask(self, path: str) -> dict[str, bytes]:
+        """Every ready worker's page, by its number; a worker that does not answer is left out."""
+        pages: dict[str, bytes] = {}
+        for worker in self._workers:
+            if worker.ready is None:
+                continue
+            connector = aiohttp.UnixConnector(worker.ready.admin_socket)
+            timeout = aiohttp.ClientTimeout(total=5)
+            try:
+                async with (
+                    aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                    session.get(f"http://worker{path}") as answer,
+                ):
+                    pages[str(worker.index)] = await answer.read()
+            except _UNREACHABLE as error:
+                _log.warning(
+                    "worker does not answer",
+                    extra={"worker": worker.index, "page": path, "error": str(error)},
+                )
+        return pages
+
+    async def _metrics(self) -> bytes:
+        pages = {worker: page.decode() for worker, page in (await self._ask("/metrics")).items()}
+        lines = [
+            "# HELP steno_workers Worker processes, by whether they are ready.",
+            "# TYPE steno_workers gauge",
+            f'steno_workers{{ready="true"}} {len(self.addresses)}',
+            f'steno_workers{{ready="false"}} {len(self._workers) - len(self.addresses)}',
+            "# HELP steno_worker_restarts_total Worker processes restarted after they died.",
+            "# TYPE steno_worker_restarts_total counter",
+            f"steno_worker_restarts_total {sum(worker.restarts for worker in self._workers)}",
+        ]
+        return "\n".join(lines).encode() + b"\n" + merged_metrics(pages)
+
+    async def _state(self) -> dict[str, object]:
+        pages = await self._ask("/state")
+        return {
+            "workers": [
+                {
+                    "index": worker.index,
+                    "ready": worker.ready is not None,
+                    "restarts": worker.restarts,
+                    "state": msgspec.json.decode(pages[str(worker.index)])
+                    if str(worker.index) in pages
+                    else None,
+                }
+                for worker in self._workers
+            ]
+        }
+
+    async def _not_ready(self) -> str:
+        missing = [str(worker.index) for worker in self._workers if worker.ready is None]
+        return f"workers not ready: {', '.join(missing)}" if missing else ""

@@ -1,0 +1,244 @@
+"""The table of settings. The README's list, ``--help`` and the loader are made from it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from ingest_client.payload import MAX_BODY_BYTES
+from steno.settings.kinds import File, Kind, Size, Span, Switch, Text, Texts, Whole, Workers
+
+_LARGEST_BYTES: Final = 1 << 50
+_LONGEST_S: Final = 366 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One setting.
+
+    ``path`` is its place in YAML; the flag and the environment variable follow from it.
+    ``default`` is text, as an operator would write it. ``also`` names the contract's own
+    environment variable, so that its deployments work unchanged.
+    """
+
+    path: str
+    kind: Kind
+    default: str
+    help: str
+    reason: str
+    also: str = ""
+
+    @property
+    def flag(self) -> str:
+        """``--listen`` for ``extproc.listen``: the command names the section."""
+        return "--" + self.path.partition(".")[2].replace(".", "-").replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """``STENO_EXTPROC_LISTEN`` for ``extproc.listen``."""
+        return "STENO_" + self.path.replace(".", "_").upper()
+
+    @property
+    def section(self) -> str:
+        """The command the setting belongs to."""
+        return self.path.partition(".")[0]
+
+
+ROWS: Final = (
+    Row(
+        path="extproc.listen",
+        kind=Text(),
+        default="127.0.0.1:50051",
+        help="Where Envoy's ext_proc streams arrive: HOST:PORT or unix:PATH.",
+        reason="loopback: a sidecar's Envoy is on the same host; in a cluster say 0.0.0.0:50051",
+        also="TAPES_LISTEN_ADDR",
+    ),
+    Row(
+        path="extproc.admin_listen",
+        kind=Text(),
+        default="127.0.0.1:9090",
+        help="Where /metrics, /healthz, /readyz and /state are served.",
+        reason="loopback until somebody decides who may look",
+        also="TAPES_METRICS_ADDR",
+    ),
+    Row(
+        path="extproc.ingest_url",
+        kind=Texts(),
+        default="http://127.0.0.1:8090",
+        help="Base URL of the ingest service; several may be given, with commas.",
+        reason="where `steno ingest` listens",
+        also="TAPES_INGEST_URL",
+    ),
+    Row(
+        path="extproc.ingest_token_file",
+        kind=File(),
+        default="",
+        help="File that holds the bearer token for ingest. Read again when it changes.",
+        reason="none: the contract's ingest asks for none",
+    ),
+    Row(
+        path="extproc.ingest_ca_file",
+        kind=File(),
+        default="",
+        help="Certificate authorities (PEM) that may vouch for ingest, instead of the system's.",
+        reason="none: the system's",
+    ),
+    Row(
+        path="extproc.ingest_cert_file",
+        kind=File(),
+        default="",
+        help="Our certificate (PEM) for mutual TLS with ingest; goes with the key file.",
+        reason="none: no mutual TLS",
+    ),
+    Row(
+        path="extproc.ingest_key_file",
+        kind=File(),
+        default="",
+        help="The key (PEM) of that certificate.",
+        reason="none: no mutual TLS",
+    ),
+    Row(
+        path="extproc.data_dir",
+        kind=File(must_exist=False),
+        default="/var/lib/steno",
+        help="Where turns wait for ingest. On a persistent volume they outlive the pod.",
+        reason="the usual place for a service's state",
+    ),
+    Row(
+        path="extproc.memory_only",
+        kind=Switch(),
+        default="false",
+        help="Keep nothing on disk. A crash then loses the turns that ingest has not taken.",
+        reason="durable before the first hop is what Steno is for",
+    ),
+    Row(
+        path="extproc.workers",
+        kind=Workers(),
+        default="1",
+        help="Worker processes, or auto for one a core. Each is an endpoint of its own for Envoy.",
+        reason="one core captures thousands of chunks a second",
+    ),
+    Row(
+        path="extproc.spool_quota",
+        kind=Size(0, _LARGEST_BYTES),
+        default="8GiB",
+        help="Disk that waiting turns of one worker may take; beyond it new ones are shed. 0: no limit.",
+        reason="days of an outage for most, and seldom a whole volume",
+    ),
+    Row(
+        path="extproc.spool_max_age",
+        kind=Span(0, _LONGEST_S),
+        default="7d",
+        help="A turn that ingest has not taken for so long is given up. 0: never.",
+        reason="what is older is not waited for",
+    ),
+    Row(
+        path="extproc.queue_turns",
+        kind=Whole(1, 1_000_000),
+        default="2000",
+        help="Ended turns that may wait for reduction and disk before new ones are shed.",
+        reason="seconds of a busy gateway",
+        also="TAPES_MAX_INFLIGHT_DISPATCHES",
+    ),
+    Row(
+        path="extproc.queue_bytes",
+        kind=Size(1 << 20, _LARGEST_BYTES),
+        default="256MiB",
+        help="The same in bytes.",
+        reason="the contract's byte budget",
+        also="TAPES_DISPATCH_BYTE_BUDGET",
+    ),
+    Row(
+        path="extproc.backends_file",
+        kind=File(),
+        default="",
+        help="YAML of `backend: provider` for the gateway's x-ai-eg-selected-backend header.",
+        reason="none: the path tells the provider",
+        also="TAPES_PROVIDER_MAP_FILE",
+    ),
+    Row(
+        path="extproc.capture_errors",
+        kind=Switch(),
+        default="false",
+        help="Turns whose answer has an error status are sent too, with the provider's error.",
+        reason="the contract leaves them out",
+    ),
+    Row(
+        path="extproc.tls_cert_file",
+        kind=File(),
+        default="",
+        help="Certificate (PEM) of the ext_proc listener; goes with the key file.",
+        reason="none: Envoy is on the same host",
+    ),
+    Row(
+        path="extproc.tls_key_file",
+        kind=File(),
+        default="",
+        help="The key (PEM) of that certificate.",
+        reason="none: Envoy is on the same host",
+    ),
+    Row(
+        path="extproc.tls_client_ca_file",
+        kind=File(),
+        default="",
+        help="Certificate authorities (PEM) that Envoy's own certificate must come from.",
+        reason="none: any client on the listener's network",
+    ),
+    Row(
+        path="extproc.drain",
+        kind=Span(0, 3600),
+        default="20s",
+        help="How long a stop waits for open streams and undelivered turns.",
+        reason="less than Kubernetes' 30 s",
+    ),
+    Row(
+        path="extproc.log_level",
+        kind=Text(("debug", "info", "warning", "error")),
+        default="info",
+        help="The least severe log line written.",
+        reason="what the person on call needs",
+    ),
+    Row(
+        path="ingest.listen",
+        kind=Text(),
+        default="127.0.0.1:8090",
+        help="Where turns arrive and are read: HOST:PORT.",
+        reason="loopback until credentials are set",
+        also="TAPES_INGEST_LISTEN",
+    ),
+    Row(
+        path="ingest.database_url",
+        kind=Text(),
+        default="sqlite:////var/lib/steno/ingest.db",
+        help="sqlite:////absolute/path or postgresql://…",
+        reason="one file, no second service",
+        also="TAPES_STORAGE_POSTGRES_DSN",
+    ),
+    Row(
+        path="ingest.max_body",
+        kind=Size(1024, _LARGEST_BYTES),
+        default=str(MAX_BODY_BYTES),
+        help="Largest turn taken; a larger one is refused with 413.",
+        reason="the contract's limit, which sidecars count on",
+    ),
+    Row(
+        path="ingest.project",
+        kind=Text(),
+        default="",
+        help="Tag stored with every turn that brings none of its own.",
+        reason="none",
+        also="TAPES_PROXY_PROJECT",
+    ),
+    Row(
+        path="ingest.drain",
+        kind=Span(0, 600),
+        default="20s",
+        help="How long a stop waits for requests and derivation.",
+        reason="less than Kubernetes' 30 s",
+    ),
+    Row(
+        path="ingest.log_level",
+        kind=Text(("debug", "info", "warning", "error")),
+        default="info",
+        help="The least severe log line written.",
+        reason="what the person on call needs",
+    ),
+)
