@@ -7,11 +7,14 @@ the end of the body (``behaviour.md`` §7), against the WHATWG rule: clients han
 right after the last frame.
 
 Theory of operation. ``feed`` cuts off the complete lines and keeps the rest. A CR
-at the very end of a chunk may be half of a CRLF, so it waits too. Most providers
-write ``[event: X\n]data: {...}\n\n`` and nothing else; the loop below is ordered
-for them.
+at the very end of a chunk may be half of a CRLF, so it waits too. Nearly every
+provider writes ``[event: X\n]data: {...}\n\n`` and nothing else: such events are cut by
+one regular expression a batch, at a third of the cost of looking at each line. From
+the first line that is otherwise, the rest of a batch is read line by line; both
+readings give the same events.
 """
 
+import re
 from typing import Final
 
 from capture.framing.batch import Batch
@@ -19,12 +22,19 @@ from capture.turn import Damage
 
 _BOM: Final = b"\xef\xbb\xbf"
 
+# Groups: name, data, and the rest of the text from the first event that looks otherwise.
+_NAMED: Final = re.compile(rb"event: ?([^\n]*+)\ndata: ?([^\n]*+)\n\n|(.+)", re.DOTALL)
+_NAMELESS: Final = re.compile(rb"()data: ?([^\n]*+)\n\n|(.+)", re.DOTALL)
+_STRIDE: Final = 4  # of what splitting by them gives: the nothing between events, then the groups
+
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """Longest line kept. Generated images arrive as one base64 line of several MiB."""
 
 
 class SseFramer:
-    """Cuts a body into SSE events."""
+    """Cuts a body into SSE events. A line that does not fit ``max_line_bytes`` with its
+    end stops the reading.
+    """
 
     __slots__ = (
         "_at_start",
@@ -79,7 +89,12 @@ class SseFramer:
         self._rest.append(data)
         self._line_bytes += len(data)
         if self._line_bytes >= self._max_line_bytes:
-            self._stop()
+            # Neither the mark nor a CR that waits for its LF is part of the line.
+            line = b"".join(self._rest).removesuffix(b"\r")
+            if self._at_start:
+                line = line.removeprefix(_BOM)
+            if len(line) >= self._max_line_bytes:
+                self._stop()
 
     def _stop(self) -> None:
         self.damage[Damage.OVERSIZE_FRAME] = 1
@@ -87,25 +102,40 @@ class SseFramer:
         self._rest = []
 
     def _lines(self, text: bytes) -> Batch:
+        """The events that end in ``text``, which is whole lines."""
         if self._at_start and text:
             self._at_start = False
             text = text.removeprefix(_BOM)
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if len(text) > self._max_line_bytes:
+            text = self._before_oversize(text)
+        batch = Batch([], [])
+        if self._name or self._data:  # first the rest of the event that the last lines began
+            cut = (b"\n" + text).find(b"\n\n") + 1 or len(text)
+            self._line_by_line(text[:cut], batch)
+            text = text[cut:]
+        parts = (_NAMED if text.startswith(b"event:") else _NAMELESS).split(text)
+        batch.names.extend(parts[1::_STRIDE])
+        batch.datas.extend(parts[2::_STRIDE])
+        if text and (rest := parts[-2]) is not None:
+            batch.names.pop()
+            batch.datas.pop()
+            self._line_by_line(rest, batch)
+        return batch
+
+    def _line_by_line(self, text: bytes, batch: Batch) -> None:
+        """Read whole lines, starting with what is left of an event begun before."""
         lines = text.split(b"\n")
         lines.pop()
-        if len(text) > self._max_line_bytes:
-            lines = self._before_oversize(lines)
-        names: list[bytes] = []
-        datas: list[bytes] = []
         name, data = self._name, self._data
         for line in lines:
             if line.startswith(b"data: "):
                 data.append(line[6:])
             elif not line:
                 if data:
-                    names.append(name)
-                    datas.append(data[0] if len(data) == 1 else b"\n".join(data))
+                    batch.names.append(name)
+                    batch.datas.append(data[0] if len(data) == 1 else b"\n".join(data))
                     data.clear()
                 name = b""
             elif line.startswith(b"event:"):
@@ -114,13 +144,17 @@ class SseFramer:
                 data.append(line[5:])
             elif line == b"data":
                 data.append(b"")
+            elif line == b"event":
+                name = b""
         self._name = name
-        return Batch(names, datas)
 
-    def _before_oversize(self, lines: list[bytes]) -> list[bytes]:
+    def _before_oversize(self, text: bytes) -> bytes:
         """The lines up to the first that does not fit with its end; reading stops there."""
-        for position, line in enumerate(lines):
-            if len(line) >= self._max_line_bytes:
+        start = 0
+        while start < len(text):
+            end = text.find(b"\n", start)
+            if end - start >= self._max_line_bytes:
                 self._stop()
-                return lines[:position]
-        return lines
+                return text[:start]
+            start = end + 1
+        return text
