@@ -59,7 +59,7 @@ def arguments_of(text: object) -> JsonObject | None:
 
 
 def compact(value: object) -> str:
-    """A JSON value as text. A text stays as it is; null is empty."""
+    """A JSON value as text. A text stays as it is; null is empty, as is what is nested too deeply."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -74,48 +74,54 @@ def _strip_tag(text: str, opening: str, closing: str) -> str:
     Joining what stood around a span can spell a new opening, which counts as well.
     Looking for it only where the two parts meet keeps this linear.
     """
-    kept: list[str] = []
+    kept: list[_Range] = []
     at = 0
     while True:
-        straddling = _overlap(kept, text, at, opening)
+        straddling = _overlap(text, kept, at, opening)
         if straddling:
             _drop_tail(kept, straddling)
             start = at + len(opening) - straddling
         else:
             found = text.find(opening, at)
             if found < 0:
-                return "".join((*kept, text[at:])) if kept or at else text
+                kept.append((at, len(text)))
+                break
             if found > at:
-                kept.append(text[at:found])
+                kept.append((at, found))
             start = found + len(opening)
         end = text.find(closing, start)
         if end < 0:
-            return "".join(kept)
-        at = end + len(closing)
-
-
-def _overlap(kept: list[str], text: str, at: int, opening: str) -> int:
-    """How many characters of ``opening`` end the kept text, when the rest stands at ``at``."""
-    tail = ""
-    for piece in reversed(kept):
-        if len(tail) >= len(opening) - 1:
             break
-        tail = piece[-len(opening) :] + tail
-    # An opening has one "<", its first character: only the last one kept can begin it.
-    begun = tail[1 - len(opening) :]
-    begun = begun[begun.rfind("<") :] if "<" in begun else ""
+        at = end + len(closing)
+    return "".join(text[first:last] for first, last in kept)
+
+
+_Range = tuple[int, int]
+"""From and to where a kept part stands in the text: shortening one copies nothing."""
+
+
+def _overlap(text: str, kept: list[_Range], at: int, opening: str) -> int:
+    """How many characters of ``opening`` end what was kept, when ``text[at:]`` has the others."""
+    wanted = len(opening) - 1
+    tail = ""
+    for first, last in reversed(kept):
+        tail = text[max(first, last - wanted) : last] + tail
+        if len(tail) >= wanted:
+            break
+    # An opening has one "<", its first character, so only the last one kept can begin it.
+    begun = tail[tail.rfind("<") :] if "<" in tail else ""
     if begun and opening.startswith(begun) and text.startswith(opening[len(begun) :], at):
         return len(begun)
     return 0
 
 
-def _drop_tail(kept: list[str], count: int) -> None:
+def _drop_tail(kept: list[_Range], count: int) -> None:
     while count:
-        piece = kept.pop()
-        if len(piece) > count:
-            kept.append(piece[:-count])
+        first, last = kept.pop()
+        if last - first > count:
+            kept.append((first, last - count))
             return
-        count -= len(piece)
+        count -= last - first
 
 
 def normalise(text: str) -> str:
