@@ -108,6 +108,6 @@ class Transport(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let open streams end within ``grace_s`` seconds, cancel the rest.
 
-        Every handler has heard ``ended`` when this returns. May be called once.
+        Every handler has heard ``ended`` when this returns. Calling it again does nothing.
         """
         ...

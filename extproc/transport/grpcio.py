@@ -75,7 +75,7 @@ class GrpcioTransport:
         self._reuse_port = reuse_port
         self._server: grpc.aio.Server | None = None
         self._socket: GenerationSocket | None = None
-        self._streams: set[asyncio.Future[None]] = set()
+        self._calls: set[asyncio.Task[object]] = set()
         self._watches: set[asyncio.Event] = set()
         self._stopping = False
 
@@ -104,7 +104,7 @@ class GrpcioTransport:
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let open streams end within ``grace_s`` seconds, cancel the rest."""
-        if self._server is None:
+        if self._server is None or self._stopping:
             return
         self._stopping = True
         self.health.serving = False
@@ -113,8 +113,8 @@ class GrpcioTransport:
         if self._socket is not None:
             self._socket.withdraw()
         await self._server.stop(grace_s)
-        if self._streams:
-            await asyncio.wait(self._streams)
+        if self._calls:
+            await asyncio.wait(self._calls)
 
     def _bind(self, server: grpc.aio.Server, target: str) -> int:
         """Bind, with TLS where asked for; the port that was bound."""
@@ -142,8 +142,7 @@ class GrpcioTransport:
 
     async def _process(self, _: AsyncIterator[bytes], context: _Context) -> None:
         """One ext_proc stream, from its first message to its end."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._streams.add(over)
+        self._follow_this_call()
         stream = Stream(self._acceptor, _initial_metadata(context), self.counters)
         end = StreamEnd.ERROR
         try:
@@ -153,8 +152,12 @@ class GrpcioTransport:
             raise
         finally:
             stream.ended(end)
-            over.set_result(None)
-            self._streams.discard(over)
+
+    def _follow_this_call(self) -> None:
+        """Remember gRPC's task of the running call, so that ``stop`` can wait for its end."""
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     async def _check(self, message: bytes, context: _Context) -> bytes:
         """``grpc.health.v1.Health/Check``."""

@@ -35,20 +35,26 @@ _log = logging.getLogger(__name__)
 _NOTHING: tuple[bytes, ...] = ()
 
 
+def _is_last(event: Message) -> bool:
+    """Whether a message ends its side."""
+    return isinstance(event, Trailers) or event.end_of_stream
+
+
 class PassThrough:
     """A handler that captures nothing and changes nothing: the answer of last resort.
 
-    ``modes`` are those of the stream's first message, where it had any.
+    ``modes`` are those of the stream's first message, where it had any; ``request_over``
+    says that the request's last message was answered before.
     """
 
-    def __init__(self, modes: BodyModes | None = None) -> None:
+    def __init__(self, modes: BodyModes | None = None, *, request_over: bool = False) -> None:
         self._modes = modes
-        self._request_over = False
+        self._request_over = request_over
 
     def receive(self, event: Message) -> Sequence[Command]:
         """Let the message pass; finish the RPC once both sides are over."""
         self._modes = event.modes or self._modes
-        over = isinstance(event, Trailers) or event.end_of_stream
+        over = _is_last(event)
         if over and event.side is Side.REQUEST:
             self._request_over = True
         answers: list[Command] = [] if event.observe else [self._answer(event)]
@@ -93,6 +99,7 @@ class Stream:
         self._counters = counters
         self._modes: BodyModes | None = None
         self._observing = False
+        self._request_over = False
         self._end: StreamEnd | None = None
         counters.streams_opened += 1
         self._handler: StreamHandler | None = None
@@ -112,6 +119,8 @@ class Stream:
             return _NOTHING
         if event.modes is not None:
             self._modes = event.modes
+        if event.side is Side.REQUEST and _is_last(event):
+            self._request_over = True
         self._observing = event.observe
         return self._answers(event)
 
@@ -133,7 +142,7 @@ class Stream:
         except Exception:  # noqa: BLE001 -- whatever breaks above must not reach the user's traffic
             self._fault("the handler failed; the stream goes on uncaptured")
             self._end = StreamEnd.ERROR
-            self._receiver = PassThrough(self._modes)
+            self._receiver = PassThrough(self._modes, request_over=self._request_over)
             return self._encoded(self._receiver.receive(event))
 
     def _encoded(self, commands: Sequence[Command]) -> Sequence[bytes]:

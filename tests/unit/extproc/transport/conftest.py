@@ -1,0 +1,60 @@
+"""Every transport, over every kind of address: what passes here is interchangeable."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from extproc.transport.address import Address, TcpAddress, UnixAddress
+from extproc.transport.base import ServerTls, StreamAcceptor, Transport
+from extproc.transport.grpcio import GrpcioTransport
+
+
+class MakeTransport(Protocol):
+    """What every transport's constructor takes."""
+
+    def __call__(
+        self,
+        address: Address,
+        acceptor: StreamAcceptor,
+        *,
+        tls: ServerTls | None = None,
+        reuse_port: bool = False,
+    ) -> Transport: ...
+
+
+# A second transport is one more row.
+TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcioTransport}
+
+Serve = Callable[..., AbstractAsyncContextManager[Transport]]
+
+
+@pytest.fixture(params=sorted(TRANSPORTS))
+def make_transport(request: pytest.FixtureRequest) -> MakeTransport:
+    """The constructor of each transport in turn."""
+    return TRANSPORTS[request.param]
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
+    """A free address of each kind in turn."""
+    return TcpAddress("127.0.0.1", 0) if request.param == "tcp" else UnixAddress(str(tmp_path / "s"))
+
+
+@pytest.fixture
+def serve(make_transport: MakeTransport, address: Address) -> Serve:
+    """A function: serve an acceptor on ``address`` for the length of a block."""
+
+    @contextlib.asynccontextmanager
+    async def serving(acceptor: StreamAcceptor, **options: bool) -> AsyncIterator[Transport]:
+        transport = make_transport(address, acceptor, **options)
+        await transport.start()
+        try:
+            yield transport
+        finally:
+            await transport.stop(0)
+
+    return serving
