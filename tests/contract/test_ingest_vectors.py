@@ -1,0 +1,123 @@
+"""The contract's ingest vectors, in order on one empty database.
+
+``DIFFERENT`` lists every deliberate difference with its reason; everything else must
+match: status, content type, body or start of the error, and the rows that are stored.
+"""
+
+import base64
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.paths import CORPORA, needs_shared
+from tests.unit.ingest.running import Client, service
+
+pytestmark = [needs_shared, pytest.mark.asyncio(loop_scope="module")]
+
+DIFFERENT = {
+    "provider-gemini": (202, "gemini is one of our providers (DESIGN §3.14)"),
+    "request-id-dedupe-422-first": (202, "gemini again: accepted"),
+    "request-id-dedupe-2": (202, "another body under the same id is a new turn, flagged: nothing is lost"),
+    "request-id-dedupe-after-422": (202, "another body under the same id: stored, never lost"),
+    "route-POST-/v1/ingest/batch": (400, "the older v0.9 batch route exists; {} has no turns"),
+    "route-GET-/healthz": (200, "ours has a health route"),
+}
+"""Case → our status, and why it or the rows differ from the reference."""
+
+ROWS_DIFFER = {
+    "json-null",
+    "request-id-dedupe-2",
+    "request-id-dedupe-after-422",
+    "nul-escape",
+}
+
+LATER = {"transcript", "raw-only", "raw-with-extra", "healthz", "batch"}
+MINIMAL = (
+    '{"provider": "anthropic", "request": {"model": "m", "messages": [{"role": "user", "content": "hi"}]}, '
+    '"response": {"model": "m", "message": {"role": "assistant", "content": [{"type": "text", "text": "x"}]}, '
+    '"done": true}, "meta": {%s}%s}'
+)
+
+COLUMNS = (
+    "source",
+    "provider",
+    "agent_name",
+    "harness_id",
+    "harness_session_id",
+    "request_id",
+    "raw_response_dropped",
+)
+Vector = dict[str, Any]
+
+
+def load() -> list[Vector]:
+    path = CORPORA / "ingest-vectors.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def named(vector: Vector) -> str:
+    return str(vector.get("name") or vector["case"])
+
+
+def body_of(vector: Vector) -> bytes:
+    if "body_b64" in vector:
+        return base64.b64decode(vector["body_b64"])
+    if "body_recipe" not in vector:
+        return str(vector.get("body") or "").encode("utf-8", "surrogatepass")
+    return recipe(named(vector))
+
+
+def recipe(name: str) -> bytes:
+    if name == "at-body-limit":
+        body = (MINIMAL % ("", "")).encode()
+        return body[:-1] + b" " * (48_933_546 - len(body)) + b"}"
+    size, request_id = {"raw-over-8MiB": (8_388_609, "big1"), "raw-exactly-8MiB": (8_388_608, "big2")}[name]
+    raw = base64.b64encode(bytes(size)).decode()
+    return (MINIMAL % (f'"request_id": "{request_id}"', f', "raw_response": "{raw}"')).encode()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Client]:
+    async with service(Path(tmp_path_factory.mktemp("ingest"))) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [vector for vector in load() if not any(word in named(vector) for word in LATER)],
+    ids=named,
+)
+async def test_the_answer_is_the_contracts(client: Client, vector: Vector) -> None:
+    expected = vector["expect"]
+    before = (await client.rows("SELECT coalesce(max(seq), 0) FROM turns"))[0][0]
+    answer = await client.request(
+        vector["method"], vector["path"], headers=vector.get("headers") or {}, content=body_of(vector)
+    )
+    different = DIFFERENT.get(named(vector))
+    assert answer.status_code == (different[0] if different else expected["status"]), answer.text
+    if not different:
+        check_body(answer, expected)
+    stored = await client.rows(
+        "SELECT source, provider, agent_name, harness_id, harness_session_id, request_id, raw_dropped"
+        " FROM turns WHERE seq > ? ORDER BY seq",
+        before,
+    )
+    if named(vector) not in ROWS_DIFFER | set(DIFFERENT):
+        columns = [tuple(row[name] for name in COLUMNS) for row in expected["stored_rows"]]
+        assert [(*row[:-1], bool(row[-1])) for row in stored] == columns
+
+
+def check_body(answer: Any, expected: Vector) -> None:
+    assert answer.headers["content-type"] == expected["content_type"]
+    if expected["body" if "body" in expected else "error_starts_with"] == "":
+        return
+    if "body" in expected:
+        assert answer.json() == expected["body"]
+    elif expected["content_type"] == "application/json":
+        assert answer.json()["error"].startswith(expected["error_starts_with"])
+    else:
+        assert answer.text.startswith(expected["error_starts_with"])
