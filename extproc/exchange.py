@@ -106,7 +106,16 @@ class ExchangeRules:
 class Exchange:
     """The state machine of one stream."""
 
-    __slots__ = ("_captured", "_finished", "_modes", "_observe", "_rules", "phase", "unexpected")
+    __slots__ = (
+        "_captured",
+        "_finished",
+        "_modes",
+        "_observe",
+        "_request_passed",
+        "_rules",
+        "phase",
+        "unexpected",
+    )
 
     def __init__(self, rules: ExchangeRules, started: Instant) -> None:
         self._rules = rules
@@ -114,6 +123,7 @@ class Exchange:
         self._modes: BodyModes | None = None
         self._observe = True
         self._finished = False
+        self._request_passed = False
         self.phase = Phase.IDLE
         self.unexpected = 0
 
@@ -126,6 +136,7 @@ class Exchange:
         """Move, then act. Returns the commands in the order to carry them out."""
         before = self.phase
         step = input_of(event)
+        self._request_passed = self._request_passed or step is Input.REQUEST_END
         after = TRANSITIONS.get((before, step))
         if after is None:
             self.unexpected += not isinstance(event, StreamEnd)
@@ -236,7 +247,7 @@ class Exchange:
         """
         duplex = BodyMode.FULL_DUPLEX_STREAMED
         waits = not self._observe and (
-            (self._mode(Side.REQUEST) is duplex and not self._captured.request_ended)
+            (self._mode(Side.REQUEST) is duplex and not self._request_passed)
             or (_upgraded(self._captured) and self._mode(Side.RESPONSE) is duplex)
         )
         if waits:
