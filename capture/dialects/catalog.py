@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from capture.dialects.anthropic import AnthropicFold
+from capture.dialects.bedrock_converse import ConverseFold
 from capture.dialects.fold import DialectEntry
 from capture.dialects.gemini import GeminiFold
 from capture.dialects.openai_chat import ChatFold
 from capture.dialects.openai_completions import CompletionsFold
+from capture.dialects.openai_responses import ResponsesFold
 from capture.framing import Framing
 from capture.turn import Dialect
 
@@ -23,6 +25,8 @@ CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
         fold=AnthropicFold, stream=Framing.SSE, max_line_bytes=_CONTRACT_LINE_BYTES
     ),
     Dialect.GEMINI: DialectEntry(fold=GeminiFold, stream=Framing.JSON_ARRAY),
+    Dialect.BEDROCK_CONVERSE: DialectEntry(fold=ConverseFold, stream=Framing.EVENTSTREAM),
     Dialect.OPENAI_CHAT: DialectEntry(fold=ChatFold, stream=Framing.SSE),
     Dialect.OPENAI_COMPLETIONS: DialectEntry(fold=CompletionsFold, stream=Framing.SSE),
+    Dialect.OPENAI_RESPONSES: DialectEntry(fold=ResponsesFold, stream=Framing.SSE),
 }
