@@ -6,11 +6,11 @@ joined once, at the end. A path of any other form makes the arguments unreadable
 the values come back as text.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Final, cast
 
+from capture.dialects.json_text import compact
 from capture.dialects.members import as_mapping, as_text
 from capture.dialects.pieces import Pieces
 from capture.turn import JsonObject
@@ -61,11 +61,6 @@ class StreamedArguments:
             if not steps or not isinstance(steps[0], str) or not _place(built, steps, leaf):
                 return None, compact(leaves)
         return built, None
-
-
-def compact(value: object) -> str:
-    """The value as JSON text without white space."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _steps(path: str) -> list[Step]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from capture.dialects.fold import DamageLog
-from capture.dialects.gemini_arguments import StreamedArguments, compact
+from capture.dialects.gemini_arguments import StreamedArguments
+from capture.dialects.json_text import compact
 from capture.dialects.members import as_list, as_mapping, as_text
 from capture.dialects.pieces import Pieces, parse_arguments
 from capture.turn import Block, Damage, JsonObject, ToolCall
