@@ -61,8 +61,8 @@ def verdicts(status: int, body: bytes, turn_ids: Sequence[str], shortfall: Reaso
         return _by_result(answer.results, turn_ids)
     if whole.fate is Fate.ACCEPTED and (answer is None or not (answer.rejected or answer.errors)):
         return [whole] * len(turn_ids)
-    if whole.fate in (Fate.ACCEPTED, Fate.REFUSED):
-        # Some turn was rejected and the answer does not say which.
+    if whole.fate in (Fate.ACCEPTED, Fate.REFUSED) or whole.reason is Reason.ANSWER_TOO_LARGE:
+        # Some turn was rejected and the answer does not say which, or says it beyond the bound.
         return [UNDECIDED] * len(turn_ids)
     return [whole] * len(turn_ids)
 

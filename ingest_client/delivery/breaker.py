@@ -39,6 +39,8 @@ class Breaker:
     trips: int = field(default=0)
     """In a row, without a success between them: the exponent of the backoff."""
     until_s: float = field(default=0.0)
+    not_before_s: float = field(default=0.0)
+    """What was asked for (``Retry-After``, a hold): no sign of life shortens it."""
 
     def allows(self, now_s: float) -> bool:
         """Whether a request may begin now."""
@@ -79,13 +81,14 @@ class Breaker:
         The draw is from the upper half of the backoff's range: a breaker that draws zero
         would not have opened.
         """
+        self.not_before_s = max(self.not_before_s, now_s + at_least_s)
         if self.state is BreakerState.OPEN:
-            self.until_s = max(self.until_s, now_s + at_least_s)
+            self.until_s = max(self.until_s, self.not_before_s)
             return False
         self.trips += 1
         drawn_s = self.backoff.bound_s(self.trips) * (0.5 + random() / 2)
         self.state = BreakerState.OPEN
-        self.until_s = now_s + max(drawn_s, at_least_s)
+        self.until_s = max(now_s + drawn_s, self.not_before_s)
         return True
 
     def abandon(self, now_s: float) -> None:
@@ -96,4 +99,4 @@ class Breaker:
 
     def hasten(self, now_s: float) -> None:
         """There is a sign of life: the deciding request may begin now."""
-        self.until_s = min(self.until_s, now_s)
+        self.until_s = min(self.until_s, max(now_s, self.not_before_s))

@@ -70,6 +70,8 @@ class Reason(StrEnum):
     BATCH_TOO_LARGE = "batch_too_large"
     BATCH_UNDECIDED = "batch_undecided"
     SHUTDOWN = "shutdown"
+    OUR_FAULT = "our_fault"
+    """A defect of delivery itself: logged with its trace, the turn is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,5 +41,3 @@ class DeliveryCounters:
     """Requests sent once more because a kept connection turned out to be closed."""
     credential_reloads: int = 0
     credential_failures: int = 0
-    source_failures: int = 0
-    """Times the source could not be read or written."""

@@ -7,7 +7,6 @@ read holds the endpoint.
 """
 
 import logging
-import os
 import re
 import ssl
 from collections.abc import Sequence
@@ -140,7 +139,7 @@ def _stamp(paths: Sequence[Path]) -> _Stamp:
     stamps: list[tuple[int, int, int] | None] = []
     for path in paths:
         try:
-            found = os.stat(path)
+            found = path.stat()
         except OSError:
             stamps.append(None)
         else:

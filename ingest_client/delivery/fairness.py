@@ -8,7 +8,7 @@ per round, not its backlog.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -41,14 +41,6 @@ class FairQueues(Generic[T]):
         self._queue(tenant).items.append((cost, item))
         self._count(self._queues[tenant], 1, cost)
 
-    def push_back(self, tenant: str, entries: Iterable[tuple[int, T]]) -> None:
-        """Put entries that were taken back at the front, in their order; their cost is credited."""
-        queue = self._queue(tenant)
-        for cost, item in reversed(list(entries)):
-            queue.items.appendleft((cost, item))
-            queue.credit += cost
-            self._count(queue, 1, cost)
-
     def length(self, tenant: str) -> int:
         """How many items of this tenant wait."""
         queue = self._queues.get(tenant)
@@ -75,12 +67,19 @@ class FairQueues(Generic[T]):
             self._ring.rotate(-1)
         return None
 
-    def take(self, tenant: str, max_items: int, max_cost: int) -> list[tuple[int, T]]:
-        """Take from the front: at least one, then while both limits hold. Spends the credit."""
+    def take(
+        self, tenant: str, max_items: int, max_cost: int, together: Callable[[T], bool]
+    ) -> list[tuple[int, T]]:
+        """Take from the front: at least one, then while both limits hold and the next one may go
+        ``together`` with others. Spends the credit.
+        """
         queue = self._queues[tenant]
         taken = [queue.items.popleft()]
         spent = taken[0][0]
-        while queue.items and len(taken) < max_items and spent + queue.items[0][0] <= max_cost:
+        while queue.items and len(taken) < max_items:
+            cost, item = queue.items[0]
+            if spent + cost > max_cost or not together(item):
+                break
             taken.append(queue.items.popleft())
             spent += taken[-1][0]
         queue.credit -= spent

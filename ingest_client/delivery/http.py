@@ -11,13 +11,14 @@ import asyncio
 import ssl
 from asyncio import BufferedProtocol
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from ingest_client.delivery.answer import Answer, AnswerReader, MalformedAnswer
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.counters import DeliveryCounters
 from ingest_client.delivery.credentials import Credentials, CredentialsUnreadable
+from ingest_client.delivery.learned import Coding
 from ingest_client.delivery.settings import DeliverySettings, EndpointSettings
 
 USER_AGENT: Final = "steno"
@@ -25,8 +26,6 @@ USER_AGENT: Final = "steno"
 _READ_BYTES: Final = 16 * 1024
 _SLICE_BYTES: Final = 256 * 1024
 """Larger bodies are written in slices, as fast as the peer takes them."""
-
-Coding = Literal["identity", "gzip", "zstd"]
 
 
 class ExchangeFailed(Exception):  # noqa: N818 - past tense for what happened
@@ -67,7 +66,7 @@ class _Connection(BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         # One byte beyond the bound tells an answer that ends there from one that goes on.
         wanted = _READ_BYTES if self._reader is None else self._reader.wanted + 1
         return memoryview(self._buffer)[: max(1, min(_READ_BYTES, wanted))]
@@ -95,7 +94,7 @@ class _Connection(BufferedProtocol):
             self._end(None if answer is not None and answer.complete else Reason.CONNECTION_LOST)
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.usable = False
         self._end(Reason.CONNECTION_LOST)
 
@@ -204,11 +203,14 @@ class HttpEndpoint:
         self, path: str, body: bytes, *, turn_id: str | None = None, coding: Coding = "identity"
     ) -> Reply:
         """POST a JSON body. ``turn_id`` goes into ``Idempotency-Key``. Raises :class:`ExchangeFailed`."""
-        return await self._request("POST", path, body, turn_id, coding, self._timeout_s(len(body)))
+        now_s = self._refresh()
+        head = self._head("POST", path, len(body), turn_id, coding)
+        return await self._request(head, body, now_s, self._timeout_s(len(body)))
 
     async def get(self, path: str, timeout_s: float) -> Reply:
         """GET, for heartbeats. Raises :class:`ExchangeFailed`."""
-        return await self._request("GET", path, b"", None, "identity", timeout_s)
+        now_s = self._refresh()
+        return await self._request(self._head("GET", path, 0, None, "identity"), b"", now_s, timeout_s)
 
     def close_idle(self, now_s: float) -> None:
         """Close connections that have rested too long, before the peer does."""
@@ -229,15 +231,16 @@ class HttpEndpoint:
     def _timeout_s(self, body_bytes: int) -> float:
         return self.delivery.answer_timeout_s + body_bytes / self.delivery.slowest_upload
 
-    async def _request(
-        self, method: str, path: str, body: bytes, turn_id: str | None, coding: Coding, timeout_s: float
-    ) -> Reply:
+    def _refresh(self) -> float:
+        """Take up changed credentials; returns the loop's time."""
         now_s = asyncio.get_running_loop().time()
         try:
             self.credentials.refresh(now_s)
         except CredentialsUnreadable as error:
             raise ExchangeFailed(Reason.CREDENTIALS_UNREADABLE, str(error)) from error
-        head = self._head(method, path, len(body), turn_id, coding)
+        return now_s
+
+    async def _request(self, head: bytes, body: bytes, now_s: float, timeout_s: float) -> Reply:
         connection = self._reuse(now_s)
         if connection is not None:
             try:

@@ -6,7 +6,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 
-
 class DeliverySettingsError(ValueError):
     """A setting that cannot work, with its name and what would."""
 
@@ -36,7 +35,9 @@ class EndpointSettings:
         if parts.username is not None or parts.password is not None:
             raise DeliverySettingsError("ingest url: credentials do not belong there, use token_file")
         if parts.query or parts.fragment:
-            raise DeliverySettingsError(f"ingest url {_shown(self.url)!r}: expected neither query nor fragment")
+            raise DeliverySettingsError(
+                f"ingest url {_shown(self.url)!r}: expected neither query nor fragment"
+            )
         try:
             port = parts.port
         except ValueError as error:
@@ -59,14 +60,14 @@ class DeliverySettings:
     """How turns are delivered. Durations in seconds, sizes in bytes."""
 
     endpoints: tuple[EndpointSettings, ...]
-    requests_per_endpoint: int = 16
-    """In flight at once: hides 100 ms of latency at 160 requests/s, and an ingest commits in groups anyway."""
-    requests_per_tenant: int = 8
-    """Of those, for any one tenant: a tenant whose turns hang leaves half to the others."""
+    requests_per_endpoint: int = 32
+    """In flight at once. A tenant gets at most half of what is left, so one alone has 16: enough for 160
+    requests/s at 100 ms of latency, and more only where batches do not help. Tenants whose turns hang
+    can never take the last of them from the others until six hang at once."""
     in_flight_bytes: int = 32 * 1024 * 1024
     """Bodies claimed and not yet settled, over all endpoints (beyond it by one turn at most)."""
     in_flight_turns: int = 4096
-    """The same in turns: bounds the records kept while the source cannot be written."""
+    """The same in turns: small ones cost more than their bytes."""
     ready_turns_per_tenant: int = 128
     """Claimed ahead of need: two full batches, so that claiming and sending overlap."""
     quantum_bytes: int = 64 * 1024
@@ -113,9 +114,7 @@ class DeliverySettings:
     relearn_s: float = 600.0
     """What an endpoint was found not to support, or to find too large, is tried again after this."""
     poll_s: float = 0.5
-    """How often the source is asked for turns whose retry has fallen due."""
-    source_retry_s: float = 1.0
-    """After the source failed (a full or failing disk), before it is asked again."""
+    """How often, at least, delivery looks whether something may be sent that could not be before."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -126,12 +125,13 @@ class DeliverySettings:
                 raise DeliverySettingsError(f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
-                raise DeliverySettingsError(f"{name}: expected more than 0 seconds, got {getattr(self, name)}")
+                raise DeliverySettingsError(
+                    f"{name}: expected more than 0 seconds, got {getattr(self, name)}"
+                )
 
 
 _AT_LEAST_ONE: Final = (
     "requests_per_endpoint",
-    "requests_per_tenant",
     "in_flight_bytes",
     "in_flight_turns",
     "ready_turns_per_tenant",
@@ -160,5 +160,4 @@ _POSITIVE: Final = (
     "gone_after_s",
     "relearn_s",
     "poll_s",
-    "source_retry_s",
 )

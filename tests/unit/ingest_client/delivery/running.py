@@ -1,0 +1,48 @@
+"""Delivery under test: short times, a seeded die, and a task that ends with the test."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ingest_client.delivery import Delivery, DeliverySettings, EndpointSettings, Final
+from ingest_client.delivery.clock import SystemClock
+from ingest_client.spool.api import Queue
+
+
+def quick(*urls: str, **changes: object) -> DeliverySettings:
+    """Settings for tests: everything that waits waits for tenths of seconds."""
+    chosen: dict[str, object] = {
+        "endpoints": tuple(EndpointSettings(url=url) for url in urls),
+        "connect_timeout_s": 1.0,
+        "answer_timeout_s": 1.0,
+        "retry_base_s": 0.05,
+        "retry_cap_s": 0.3,
+        "breaker_base_s": 0.1,
+        "breaker_cap_s": 0.3,
+        "hold_base_s": 0.1,
+        "hold_cap_s": 0.3,
+        "heartbeat_s": 1.0,
+        "heartbeat_anxious_s": 0.2,
+        "gone_after_s": 30.0,
+        "poll_s": 0.05,
+        **changes,
+    }
+    return DeliverySettings(**chosen)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@asynccontextmanager
+async def delivering(
+    queue: Queue, settings: DeliverySettings, finals: list[Final] | None = None
+) -> AsyncIterator[Delivery]:
+    """A running delivery; closed (without draining) at the end."""
+    heard: list[Final] = [] if finals is None else finals
+    delivery = Delivery(queue, settings, SystemClock(), random.Random(7).random, heard.append)
+    task = asyncio.create_task(delivery.run())
+    try:
+        yield delivery
+        if task.done():
+            task.result()
+    finally:
+        await delivery.close(1.0)
+        await task
