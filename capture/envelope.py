@@ -57,7 +57,7 @@ def read_envelope(headers: Mapping[str, str]) -> Envelope:
     given = headers.get
     return Envelope(
         agent_name=given("x-tapes-agent-name", ""),
-        session=_session(headers) if any(name.startswith(PREFIX) for name in headers) else None,
+        session=read_session(headers) if any(name.startswith(PREFIX) for name in headers) else None,
         thread_id=_thread_id(headers),
         request_id=given("x-request-id", ""),
     )
@@ -69,7 +69,8 @@ def is_internal(name: str) -> bool:
     return lowered.startswith((PREFIX, OWN_PREFIX))
 
 
-def _session(headers: Mapping[str, str]) -> Session:
+def read_session(headers: Mapping[str, str]) -> Session:
+    """Read the session block from request headers (names in lower case, first occurrence)."""
     given = headers.get
     return Session(
         org_id=given("x-paper-auth-org-id", ""),

@@ -154,10 +154,15 @@ class ResponseReducer:
         damage = dict(self._framer.damage) if self._framer is not None else {}
         if self._truncated:
             damage[Damage.TRUNCATED_CODING] = 1
-        if not damage:
-            return turn
-        found = tuple(Diagnostic(kind, count) for kind, count in damage.items())
-        return replace(turn, diagnostics=turn.diagnostics + found)
+        return _with_damage(turn, damage) if damage else turn
+
+
+def _with_damage(turn: Turn, damage: dict[Damage, int]) -> Turn:
+    found = tuple(Diagnostic(kind, count) for kind, count in damage.items())
+    wire = turn.wire
+    if Damage.OVERSIZE_FRAME in damage:  # the contract's word for a stream that reading stopped in
+        wire = replace(wire, extra={**wire.extra, "reducer_error": "a line is longer than can be read"})
+    return replace(turn, diagnostics=turn.diagnostics + found, wire=wire)
 
 
 def _framer(framing: Framing, max_line_bytes: int | None) -> Framer | None:

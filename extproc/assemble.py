@@ -61,6 +61,10 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
         request = _decoded_request(captured)
     except CodingError as error:
         return quarantined(captured, identity, Outcome.REQUEST_DECODE, str(error))
+    if not captured.request_ended and request.value is None and captured.request.received_bytes:
+        return quarantined(
+            captured, identity, Outcome.REQUEST_DECODE, "the response ended before the request did"
+        )
     if len(request.body) > captured.policy.request_budget_bytes:
         return Outcome.REQUEST_OVER_BUDGET
     if captured.classification.kind is Kind.AMBIGUOUS:

@@ -14,6 +14,7 @@ from extproc.events import (
     BodyMode,
     BodyModes,
     EchoBody,
+    Event,
     Finish,
     Side,
     StreamEnd,
@@ -170,7 +171,7 @@ def test_regression_chunks_are_appended_never_overwritten() -> None:
 def test_regression_nothing_is_dispatched_before_end_of_stream() -> None:
     """The old capture dispatched on the first SSE frame."""
     frames = [frame + b"\n\n" for frame in SSE.split(b"\n\n")[:-1]]
-    before_the_end = (
+    before_the_end: tuple[Event, ...] = (
         request_headers(), request(), response_headers(), *(response(frame, end=False) for frame in frames)
     )  # fmt: skip
     assert play(*before_the_end) == []
@@ -277,8 +278,8 @@ def test_a_request_whose_end_was_not_seen_is_sent_when_its_json_is_whole() -> No
         ((request_headers(method="GET"), request(), *TURN[2:]), Outcome.NON_TURN_REQUEST),
     ],
 )
-def test_every_other_ending_has_its_outcome(events: tuple[object, ...], outcome: Outcome) -> None:
-    assert ending(*events) is outcome  # type: ignore[arg-type]  # parametrize cannot say Event
+def test_every_other_ending_has_its_outcome(events: tuple[Event, ...], outcome: Outcome) -> None:
+    assert ending(*events) is outcome
 
 
 def test_a_websocket_upgrade_is_excluded_under_its_own_reason() -> None:
