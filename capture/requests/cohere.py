@@ -3,7 +3,7 @@
 from typing import Final
 
 from capture.dialects.members import as_mapping, as_text
-from capture.requests.fields import arguments_of, as_flag, compact, names, objects, text_block, user_text
+from capture.requests.fields import arguments_of, as_flag, as_sent, names, objects, text_block, user_text
 from capture.requests.openai_chat import blocks, calls
 from capture.requests.prompts import read_completions
 from capture.requests.request import Request, RequestMessage
@@ -53,7 +53,7 @@ def _results(results: list[JsonObject]) -> tuple[Block, ...]:
         Block(
             type="tool_result",
             tool_name=as_text((as_mapping(result.get("call")) or {}).get("name")),
-            tool_output=compact(result.get("outputs")),
+            tool_output=as_sent(result.get("outputs")),
         )
         for result in results
     )
@@ -74,7 +74,7 @@ def _message(message: JsonObject) -> RequestMessage:
     content = message.get("content")
     answered = as_text(message.get("tool_call_id"))
     if role == "tool" and answered:
-        result = Block(type="tool_result", tool_result_id=answered, tool_output=compact(content))
+        result = Block(type="tool_result", tool_result_id=answered, tool_output=as_sent(content))
         return RequestMessage(role=role, blocks=(result,))
     plan = as_text(message.get("tool_plan"))
     planned = (Block(type="thinking", thinking=plan),) if plan else ()

@@ -1,10 +1,10 @@
 """Members that most dialects share, read from JSON of any shape."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import cast
 
 from capture import jsontext
+from capture.dialects.json_text import compact
 from capture.dialects.members import as_list, as_mapping, as_text
 from capture.requests.request import RequestMessage
 from capture.turn import Block, JsonObject
@@ -58,16 +58,11 @@ def arguments_of(text: object) -> JsonObject | None:
         return None
 
 
-def compact(value: object) -> str:
+def as_sent(value: object) -> str:
     """A JSON value as text. A text stays as it is; null is empty, as is what is nested too deeply."""
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError:
-        return ""
+    return value if isinstance(value, str) else compact(value)
 
 
 def names(tools: Iterable[Mapping[str, object]]) -> tuple[str, ...]:

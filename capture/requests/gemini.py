@@ -1,86 +1,72 @@
 """Requests of Gemini and Vertex ``generateContent``.
 
-Names are camel case, or snake case as some clients send them; the service takes both.
-The model's role is written ``assistant``, as its answer is.
+Parts are read as the answer's are (``dialects.gemini_parts``), so an answer that comes
+back as history hashes as it did. The model's role is written ``assistant`` for the
+same reason. A single object stands for a list of one, as in all proto JSON.
 """
 
 from typing import Final
 
+from capture.dialects.fold import DamageLog
+from capture.dialects.gemini_parts import Parts, either
 from capture.dialects.members import as_mapping, as_text
-from capture.requests.fields import compact, objects, text_block, texts
+from capture.requests.fields import as_sent, objects, texts
 from capture.requests.request import Request, RequestMessage
 from capture.turn import Block, JsonObject
 
-_ROLES: Final = {"model": "assistant", "": "user"}
+_MODEL: Final = "model"
 
 
 def read(body: JsonObject) -> Request:
     """Read a generateContent request. Model and streaming are told by the path."""
+    instruction = either(body, "systemInstruction", "system_instruction")
     return Request(
         model=as_text(body.get("model")),
-        messages=tuple(_message(content) for content in objects(body.get("contents"))),
-        system=_system(_member(body, "systemInstruction", "system_instruction")),
-        tool_names=tuple(name for tool in objects(body.get("tools")) for name in _tool_names(tool)),
+        messages=tuple(_message(content) for content in _listed(body.get("contents"))),
+        system="\n".join(texts(_listed((as_mapping(instruction) or {}).get("parts")))),
+        tool_names=tuple(name for tool in _listed(body.get("tools")) for name in _tool_names(tool)),
     )
 
 
-def _member(holder: JsonObject, name: str, other: str) -> object:
-    return holder[name] if name in holder else holder.get(other)
-
-
-def _system(instruction: object) -> str:
-    if isinstance(instruction, str):
-        return instruction
-    return "\n".join(texts((as_mapping(instruction) or {}).get("parts")))
+def _listed(value: object) -> list[JsonObject]:
+    one = as_mapping(value)
+    return objects(value) if one is None else [one]
 
 
 def _tool_names(tool: JsonObject) -> tuple[str, ...]:
-    declared = _member(tool, "functionDeclarations", "function_declarations")
+    declared = either(tool, "functionDeclarations", "function_declarations")
     if declared is None:
         return tuple(tool)  # a server tool is named by its member: googleSearch, codeExecution
-    return tuple(as_text(function.get("name")) for function in objects(declared))
+    return tuple(as_text(function.get("name")) for function in _listed(declared))
 
 
 def _message(content: JsonObject) -> RequestMessage:
     role = as_text(content.get("role"))
-    blocks = tuple(_block(part) for part in objects(content.get("parts")))
-    return RequestMessage(role=_ROLES.get(role, role), blocks=blocks)
+    parts = _listed(content.get("parts"))
+    if role == _MODEL:
+        return RequestMessage(role="assistant", blocks=_blocks(parts))
+    return RequestMessage(
+        role=role or "user", blocks=tuple(block for part in parts for block in _asked(part))
+    )
 
 
-def _block(part: JsonObject) -> Block:
-    if isinstance(text := part.get("text"), str):
-        return _text(part, text)
-    if (data := as_mapping(_member(part, "inlineData", "inline_data"))) is not None:
-        return Block(
-            type="image",
-            image_base64=as_text(data.get("data")),
-            media_type=as_text(_member(data, "mimeType", "mime_type")),
-        )
-    if (data := as_mapping(_member(part, "fileData", "file_data"))) is not None:
-        return Block(
-            type="image",
-            image_url=as_text(_member(data, "fileUri", "file_uri")),
-            media_type=as_text(_member(data, "mimeType", "mime_type")),
-        )
-    if (call := as_mapping(_member(part, "functionCall", "function_call"))) is not None:
-        return Block(
-            type="tool_use",
-            tool_use_id=as_text(call.get("id")),
-            tool_name=as_text(call.get("name")),
-            tool_input=as_mapping(call.get("args")),
-        )
-    if (answer := as_mapping(_member(part, "functionResponse", "function_response"))) is not None:
-        return Block(
+def _blocks(parts: list[JsonObject]) -> tuple[Block, ...]:
+    answer = Parts(DamageLog())
+    for part in parts:
+        answer.add(part)
+    return answer.blocks(whole=True)
+
+
+def _asked(part: JsonObject) -> tuple[Block, ...]:
+    """A part of a user's message: each text is a block of its own, a function's answer is a result."""
+    answer = as_mapping(either(part, "functionResponse", "function_response"))
+    if answer is None:
+        return _blocks([part])
+    return (
+        Block(
             type="tool_result",
             tool_name=as_text(answer.get("name")),
             tool_result_id=as_text(answer.get("id")),
-            tool_output=compact(answer.get("response")),
-        )
-    return Block(type=next(iter(part), ""), content=part)
-
-
-def _text(part: JsonObject, text: str) -> Block:
-    if part.get("thought") is not True:
-        return text_block(text)
-    signature = as_text(_member(part, "thoughtSignature", "thought_signature"))
-    return Block(type="thinking", thinking=text, thinking_signature=signature)
+            tool_output=as_sent(answer.get("response")),
+        ),
+    )

@@ -18,7 +18,7 @@ def read_chat(body: JsonObject) -> Request:
 
 def read_generate(body: JsonObject) -> Request:
     """Read a generate request: one prompt. The model's own ``context`` numbers are no text."""
-    blocks = (text_block(as_text(body.get("prompt"))), *_images(body))
+    blocks = (*_text(body.get("prompt")), *_images(body))
     return Request(
         model=as_text(body.get("model")),
         stream=as_flag(body.get("stream")),
@@ -28,9 +28,14 @@ def read_generate(body: JsonObject) -> Request:
 
 
 def _message(message: JsonObject) -> RequestMessage:
-    text = text_block(as_text(message.get("content")))
     calls = (_call(call) for call in objects(message.get("tool_calls")))
-    return RequestMessage(role=as_text(message.get("role")), blocks=(text, *_images(message), *calls))
+    blocks = (*_text(message.get("content")), *_images(message), *calls)
+    return RequestMessage(role=as_text(message.get("role")), blocks=blocks)
+
+
+def _text(value: object) -> tuple[Block, ...]:
+    text = as_text(value)
+    return (text_block(text),) if text else ()
 
 
 def _images(holder: JsonObject) -> tuple[Block, ...]:

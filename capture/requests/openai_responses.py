@@ -11,7 +11,7 @@ from capture import jsontext
 from capture.dialects.members import as_mapping, as_text
 from capture.requests.fields import (
     as_flag,
-    compact,
+    as_sent,
     names,
     objects,
     only_objects,
@@ -100,7 +100,7 @@ def _function_answer(item: JsonObject) -> Block:
     return Block(
         type="tool_result",
         tool_result_id=as_text(item.get("call_id")),
-        tool_output=compact(item.get("output")),
+        tool_output=as_sent(item.get("output")),
     )
 
 
@@ -122,7 +122,7 @@ def custom_answer(item: JsonObject) -> Block:
     return Block(
         type="tool_result",
         tool_result_id=as_text(item.get("call_id")),
-        tool_output=compact(output) if parts is None else "".join(texts(parts)),
+        tool_output=as_sent(output) if parts is None else "".join(texts(parts)),
     )
 
 
