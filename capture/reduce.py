@@ -137,7 +137,13 @@ class ResponseReducer:
 
     def _settle_framing(self, head: bytes, *, whole: bool) -> None:
         stream = self._entry.stream
-        self._framing = declared(self._content_type, stream) or sniffed(head, stream, whole=whole)
+        framing = declared(self._content_type, stream)
+        if framing is Framing.SSE and self._entry.doubts_stream_type:  # no stream's line starts so
+            start = head.lstrip()[:1]
+            if not start and not whole:
+                return
+            framing = Framing.DOCUMENT if start == b"{" else framing
+        self._framing = framing or sniffed(head, stream, whole=whole)
         if self._framing is not None:
             self._framer = _framer(self._framing, self._entry.max_line_bytes)
 

@@ -26,7 +26,9 @@ CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
     ),
     Dialect.GEMINI: DialectEntry(fold=GeminiFold, stream=Framing.JSON_ARRAY),
     Dialect.BEDROCK_CONVERSE: DialectEntry(fold=ConverseFold, stream=Framing.EVENTSTREAM),
-    Dialect.OPENAI_CHAT: DialectEntry(fold=ChatFold, stream=Framing.SSE),
-    Dialect.OPENAI_COMPLETIONS: DialectEntry(fold=CompletionsFold, stream=Framing.SSE),
-    Dialect.OPENAI_RESPONSES: DialectEntry(fold=ResponsesFold, stream=Framing.SSE),
+    Dialect.OPENAI_CHAT: DialectEntry(fold=ChatFold, stream=Framing.SSE, doubts_stream_type=True),
+    Dialect.OPENAI_COMPLETIONS: DialectEntry(
+        fold=CompletionsFold, stream=Framing.SSE, doubts_stream_type=True
+    ),
+    Dialect.OPENAI_RESPONSES: DialectEntry(fold=ResponsesFold, stream=Framing.SSE, doubts_stream_type=True),
 }

@@ -55,11 +55,15 @@ class DialectEntry:
 
     ``stream``: the framing of a streamed answer when its content type does not tell.
     ``max_line_bytes``: longest event line read (None: the framing's own bound).
+    ``doubts_stream_type``: a body that starts as a JSON object is read as one even under
+    a stream's content type (gateways answer errors so; the contract has Anthropic's read
+    as an empty stream).
     """
 
     fold: Callable[[RequestFacts], Fold]
     stream: Framing
     max_line_bytes: int | None = None
+    doubts_stream_type: bool = False
 
 
 class DamageLog:
