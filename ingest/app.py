@@ -10,9 +10,10 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -22,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from ingest.access import Access, AccessError, KeysError, TenantNameError, UnauthenticatedError
 from ingest.bodies import ByteBudget
 from ingest.deriver import Deriver
 from ingest.intake import Intake
@@ -30,12 +32,13 @@ from ingest.replies import refuse
 from ingest.routes import router
 from ingest.service import Service
 from ingest.settings import IngestSettings
-from ingest.store.connection import Engine, UnavailableError
+from ingest.store.connection import Engine, StoreError, UnavailableError
 from ingest.store.sqlite import NewerSchemaError, SqliteEngine
 from ingest.store.store import Store
 from ingest.store.writer import WriteLimits
 
 _log = logging.getLogger("steno.ingest")
+_LOOPBACK: Final = frozenset(("", "127.0.0.1", "localhost", "::1"))
 
 
 class StartError(Exception):
@@ -59,6 +62,19 @@ def engine_of(url: str) -> Engine:
     raise StartError(f"database_url must be sqlite:///PATH or postgresql://…, not {parts.scheme or url!r}")
 
 
+def _access(settings: IngestSettings) -> Access:
+    """The credentials, if the service may listen where it shall with what it has of them."""
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    if settings.keys_file is None and host not in _LOOPBACK and not settings.listen_anywhere:
+        raise StartError(
+            f"refusing to listen on {settings.listen} without credentials: set keys_file, or listen_anywhere"
+        )
+    try:
+        return Access(settings.keys_file)
+    except (OSError, KeysError) as error:
+        raise StartError(f"the keys file cannot be used: {error}") from error
+
+
 def build(settings: IngestSettings) -> Application:
     """Make every part. Nothing is opened yet, but an event loop must be running when it starts."""
     metrics = Metrics(CollectorRegistry())
@@ -70,12 +86,20 @@ def build(settings: IngestSettings) -> Application:
         store=store,
         metrics=metrics,
         intake=Intake(store, metrics, settings.project, deriver.wake),
+        access=_access(settings),
         budget=ByteBudget(settings.queue_bytes),
         deriver=deriver,
     )
     asgi = Starlette(
         routes=router(),
-        exception_handlers={HTTPException: _http_error, Exception: _bug},
+        exception_handlers={
+            HTTPException: _http_error,
+            UnauthenticatedError: _told(401),
+            AccessError: _told(403),
+            TenantNameError: _told(400),
+            StoreError: _told(503, "downstream failure: "),
+            Exception: _bug,
+        },
     )
     asgi.router.redirect_slashes = False
     asgi.state.service = service
@@ -112,6 +136,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:  # noqa: PLR2004 -- as below
         return PlainTextResponse(f"Cannot {request.method} {request.url.path}", 404)
     return PlainTextResponse("Method Not Allowed", error.status_code, error.headers)
+
+
+def _told(status: int, prefix: str = "") -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Answer an exception with ``status`` and its own words."""
+
+    async def handler(_: Request, error: Exception) -> Response:  # noqa: RUF029 -- a plain one would cost a thread
+        return refuse(status, f"{prefix}{error}")
+
+    return handler
 
 
 async def _bug(_: Request, error: Exception) -> Response:

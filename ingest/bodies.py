@@ -1,6 +1,6 @@
 """Reading a request body: bounded on the wire, bounded when decoded, bounded over all requests.
 
-``gzip`` and ``deflate`` (zlib) are undone; an unknown coding is ignored and the bytes are
+``gzip``, ``deflate`` (zlib) and ours, ``zstd``, are undone; an unknown coding is ignored and the bytes are
 taken as they are (``contracts/wire.md`` §1). The limit is the contract's, for the bytes on
 the wire; ours holds for the decoded bytes as well, or a small body could unfold without end.
 """
@@ -8,10 +8,12 @@ the wire; ours holds for the decoded bytes as well, or a small body could unfold
 import zlib
 from typing import Final, Self
 
+import zstandard
 from starlette.requests import ClientDisconnect, Request
 
 _CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib window bits for each coding that is undone."""
+_ZSTD_WINDOW: Final = 1 << 25
 
 
 class OversizeError(Exception):
@@ -81,20 +83,39 @@ class Reading:
         return self._decode(b"".join(chunks))
 
     def _decode(self, data: bytes) -> bytes:
-        window = _CODINGS.get(self._request.headers.get("content-encoding", "").strip().lower())
-        if window is None:
+        coding = self._request.headers.get("content-encoding", "").strip().lower()
+        if coding == "zstd":
+            decoded = _unzstd(data, self._limit + 1)
+        elif coding in _CODINGS:
+            decoded = _unzip(data, _CODINGS[coding], self._limit + 1)
+        else:
             return data
-        unzip = zlib.decompressobj(window)
-        try:
-            decoded = unzip.decompress(data, self._limit + 1)
-        except zlib.error as error:
-            raise CodingError(f"the content coding could not be undone: {error}") from error
         if len(decoded) > self._limit:
             raise OversizeError
-        if not unzip.eof:
-            raise CodingError("the content coding ends early")
         self._hold(len(decoded))
         return decoded
+
+
+def _unzip(data: bytes, window: int, most: int) -> bytes:
+    unzip = zlib.decompressobj(window)
+    try:
+        decoded = unzip.decompress(data, most)
+    except zlib.error as error:
+        raise CodingError(f"the content coding could not be undone: {error}") from error
+    if not unzip.eof and len(decoded) < most:
+        raise CodingError("the content coding ends early")
+    return decoded
+
+
+def _unzstd(data: bytes, most: int) -> bytes:
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(data) as reader:
+            decoded = reader.read(most)
+    except zstandard.ZstdError as error:
+        raise CodingError(f"the content coding could not be undone: {error}") from error
+    if not decoded:
+        raise CodingError("the content coding ends early")
+    return decoded
 
 
 def is_json(content_type: str) -> bool:

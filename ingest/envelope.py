@@ -8,6 +8,7 @@ nothing else: an envelope that decodes may still hold a turn that cannot be proc
 """
 
 import binascii
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -165,19 +166,24 @@ def decode(body: bytes) -> Envelope:
     session = _present(members, "session")
     response = _present(members, "response")
     return Envelope(
-        provider=_text(members, "provider"),
-        agent_name=_text(members, "agent_name"),
+        provider=text_member(members, "provider"),
+        agent_name=text_member(members, "agent_name"),
         request=members.get("request", b""),
         response=response,
-        reduced=_typed(response, Reduced, "response"),
-        raw_response=_base64(_text(members, "raw_response")),
-        raw_response_encoding=_text(members, "raw_response_encoding"),
+        reduced=read_reduced(response),
+        raw_response=_base64(text_member(members, "raw_response")),
+        raw_response_encoding=text_member(members, "raw_response_encoding"),
         raw_response_withheld=_flag(members, "raw_response_withheld"),
         meta=meta or b"{}",
         facts=_bounded(_typed(meta, MetaFacts, "meta"), "meta"),
         session=session,
         session_facts=session_facts(session) if session else None,
     )
+
+
+def read_reduced(response: bytes) -> Reduced:
+    """Read a reduced response. Raises :class:`EnvelopeError`."""
+    return _typed(response, Reduced, "response")
 
 
 def session_facts(session: bytes) -> SessionFacts:
@@ -193,7 +199,8 @@ def _present(members: dict[str, bytes], name: str) -> bytes:
     return b"" if value == _NULL else value
 
 
-def _text(members: dict[str, bytes], name: str) -> str:
+def text_member(members: Mapping[str, bytes], name: str) -> str:
+    """A string member; absent and null are empty. Raises :class:`EnvelopeError`."""
     raw = members.get(name)
     if raw is None:
         return ""

@@ -8,38 +8,42 @@ processed is stored as rejected before it is refused, and never takes its id.
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
-from ingest.access import AccessError, Writer
+from ingest.access import AccessError, Principal, TenantNameError
 from ingest.envelope import Envelope, EnvelopeError, decode
 from ingest.ids import RANDOM_BYTES, uuid7
 from ingest.judgement import PROVIDERS, unprocessable
 from ingest.metrics import Metrics, WriteStatus, provider_label
+from ingest.rawonly import with_reduction
 from ingest.store.connection import BusyError, StoreError
-from ingest.store.rows import Body, Fate, NewTurn, Put, State
+from ingest.store.rows import Body, Fate, NewTurn, Put, Source, State
 from ingest.store.store import Store
 from ingest.store.turns import CONFLICT, digest_of, packed
+from ingest.transcript import Transcript
 
 RAW_RESPONSE_CAP: Final = 8_388_608
 """Most bytes of a raw response that are kept (``contracts/wire.md`` §7)."""
 _INLINE_BYTES: Final = 256 * 1024
 """Larger bodies are decoded in a thread: they would hold up every other request."""
-_TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the producer is told. ``error`` is empty for 202; ``id`` is the stored turn's, if any."""
+    """What the producer is told. ``error`` is empty for 202; ``id`` is the stored turn's,
+    ``request_id`` the producer's own, each if there is one.
+    """
 
     status: int
     outcome: WriteStatus
     provider: str = ""
     error: str = ""
     id: str = ""
+    request_id: str = ""
     duplicate: bool = False
     reused: bool = False
 
@@ -65,27 +69,39 @@ def stamp() -> Stamp:
     return Stamp(time.time_ns() // 1000, os.urandom(RANDOM_BYTES))
 
 
-def prepare(posted: Posted, writer: Writer, project: str, at: Stamp) -> NewTurn | Answer:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A turn to store, and where the times of a raw-only turn came from."""
+
+    turn: NewTurn
+    stamps: tuple[tuple[str, str], ...] = ()
+
+
+def prepare(posted: Posted, writer: Principal, project: str, at: Stamp) -> Prepared | Answer:
     """The turn to store (accepted or rejected), or the refusal of an envelope that is none."""
     try:
         envelope = decode(posted.body)
     except EnvelopeError as error:
-        return Answer(status=400, outcome=WriteStatus.REJECT_ENVELOPE, error=f"invalid envelope: {error}")
-    wanted = envelope.facts.tenant or ""
-    if wanted and not _TENANT.fullmatch(wanted):
-        return Answer(
-            status=400,
-            outcome=WriteStatus.REJECT_ENVELOPE,
-            provider=envelope.provider,
-            error="invalid envelope: meta.tenant must be 1 to 128 letters, digits, dots, dashes, underscores",
-        )
+        return _no_envelope(str(error))
     try:
-        tenant = writer.tenant(wanted)
+        tenant = writer.tenant(envelope.facts.tenant or "")
+    except TenantNameError as error:
+        return _no_envelope(f"meta.tenant: {error}", envelope.provider)
     except AccessError as error:
         return Answer(
             status=403, outcome=WriteStatus.REJECT_ACCESS, provider=envelope.provider, error=str(error)
         )
-    return _turn(envelope, posted, tenant, project, at)
+    reduction = with_reduction(envelope, datetime.fromtimestamp(at.now_us / 1e6, UTC))
+    return Prepared(_turn(reduction.envelope, posted, tenant, project, at), reduction.stamps)
+
+
+def _no_envelope(error: str, provider: str = "") -> Answer:
+    return Answer(
+        status=400,
+        outcome=WriteStatus.REJECT_ENVELOPE,
+        provider=provider,
+        error=f"invalid envelope: {error}",
+    )
 
 
 def _turn(envelope: Envelope, posted: Posted, tenant: str, project: str, at: Stamp) -> NewTurn:
@@ -123,6 +139,31 @@ def _turn(envelope: Envelope, posted: Posted, tenant: str, project: str, at: Sta
     )
 
 
+def prepare_transcript(
+    transcript: Transcript, size: int, writer: Principal, project: str, at: Stamp
+) -> Prepared | Answer:
+    """The row of a transcript, under the writer's own tenant."""
+    try:
+        tenant = writer.tenant("")
+    except AccessError as error:
+        return Answer(status=403, outcome=WriteStatus.REJECT_ACCESS, error=str(error))
+    turn = NewTurn(
+        id=uuid7(at.now_us // 1000, at.random),
+        tenant=tenant,
+        project=project,
+        source=Source.TRANSCRIPT,
+        key=transcript.key,
+        digest=digest_of(transcript.records),
+        harness_id=transcript.facts.harness_id or "unknown",
+        harness_session_id=transcript.facts.harness_session_id or "",
+        thread_id=transcript.agent_id,
+        received_at_us=at.now_us,
+        body_bytes=size,
+        body=packed(transcript.body()),
+    )
+    return Prepared(turn)
+
+
 def settle(turn: NewTurn, put: Put) -> Answer:
     """The answer for a turn that went through the store."""
     if turn.state is State.REJECTED or put.fate is Fate.CONFLICT:
@@ -133,12 +174,14 @@ def settle(turn: NewTurn, put: Put) -> Answer:
             provider=turn.provider,
             error=f"unprocessable turn: {turn.reason or CONFLICT}",
             id=put.id,
+            request_id=turn.key,
         )
     return Answer(
         status=202,
         outcome=WriteStatus.ACCEPTED,
         provider=turn.provider,
         id=put.id,
+        request_id=turn.key,
         duplicate=put.fate is Fate.DUPLICATE,
         reused=put.reused,
     )
@@ -150,12 +193,14 @@ def _downstream(error: StoreError, turn: NewTurn) -> Answer:
             status=502,
             outcome=WriteStatus.QUEUE_FULL,
             provider=turn.provider,
+            request_id=turn.key,
             error=f"downstream failure: {error}; send it again later",
         )
     return Answer(
         status=503,
         outcome=WriteStatus.DOWNSTREAM_ERROR,
         provider=turn.provider,
+        request_id=turn.key,
         error=f"downstream failure: {error}; nothing was stored, send it again later",
     )
 
@@ -169,23 +214,31 @@ class Intake:
         self._metrics = metrics
         self._project = project
 
-    async def take(self, posts: Sequence[Posted], writer: Writer) -> list[Answer]:
+    async def take(self, posts: Sequence[Posted], writer: Principal) -> list[Answer]:
         """Store what can be stored, in one commit; one answer for each of ``posts``."""
-        prepared = await self._prepare(posts, writer)
-        turns = [turn for turn in prepared if isinstance(turn, NewTurn)]
-        settled = iter(await self._put(turns) if turns else ())
-        answers = [item if isinstance(item, Answer) else next(settled) for item in prepared]
-        for answer, post in zip(answers, posts, strict=True):
-            self._count(answer, len(post.body))
-        return answers
 
-    async def _prepare(self, posts: Sequence[Posted], writer: Writer) -> list[NewTurn | Answer]:
-        def work() -> list[NewTurn | Answer]:
+        def work() -> list[Prepared | Answer]:
             return [prepare(post, writer, self._project, stamp()) for post in posts]
 
-        if sum(len(post.body) for post in posts) > _INLINE_BYTES:
-            return await asyncio.to_thread(work)
-        return work()
+        sizes = [len(post.body) for post in posts]
+        prepared = await asyncio.to_thread(work) if sum(sizes) > _INLINE_BYTES else work()
+        return await self._keep(prepared, sizes)
+
+    async def take_transcript(self, transcript: Transcript, size: int, writer: Principal) -> Answer:
+        """Store a transcript."""
+        prepared = prepare_transcript(transcript, size, writer, self._project, stamp())
+        return (await self._keep([prepared], [size]))[0]
+
+    async def _keep(self, prepared: Sequence[Prepared | Answer], sizes: Sequence[int]) -> list[Answer]:
+        turns = [item.turn for item in prepared if isinstance(item, Prepared)]
+        settled = iter(await self._put(turns) if turns else ())
+        answers = [item if isinstance(item, Answer) else next(settled) for item in prepared]
+        for item, answer, size in zip(prepared, answers, sizes, strict=True):
+            self._count(answer, size)
+            if isinstance(item, Prepared):
+                for field, source in item.stamps:
+                    self._metrics.stamps.labels(provider_label(answer.provider), field, source).inc()
+        return answers
 
     async def _put(self, turns: Sequence[NewTurn]) -> list[Answer]:
         began = time.perf_counter()

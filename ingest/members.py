@@ -10,14 +10,23 @@ value (``contracts/wire.md`` §1).
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
 _FAST: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FAST_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_SCANNER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 _SPACE: Final = " \t\n\r"
 _BOM: Final = b"\xef\xbb\xbf"
+T = TypeVar("T")
 
 
 class MembersError(ValueError):
@@ -31,7 +40,17 @@ def split(text: bytes) -> dict[str, bytes]:
     except RecursionError as error:
         raise MembersError("nested too deeply") from error
     except (msgspec.MsgspecError, UnicodeError):
-        return _split_slowly(text)
+        return dict(_slowly(text, _members))
+
+
+def elements(text: bytes) -> list[bytes]:
+    """The elements of a JSON array, each as sent. Raises :class:`MembersError` with the reason."""
+    try:
+        return [bytes(element) for element in _FAST_ARRAY.decode(text)]
+    except RecursionError as error:
+        raise MembersError("nested too deeply") from error
+    except (msgspec.MsgspecError, UnicodeError):
+        return _slowly(text, _elements)
 
 
 def fold(members: Mapping[str, bytes], known: Iterable[str]) -> dict[str, bytes]:
@@ -43,10 +62,10 @@ def fold(members: Mapping[str, bytes], known: Iterable[str]) -> dict[str, bytes]
     return folded | {name: value for name, value in members.items() if name in names}
 
 
-def _split_slowly(data: bytes) -> dict[str, bytes]:
+def _slowly(data: bytes, parts: Callable[[str], Iterator[T]]) -> list[T]:
     text = data.removeprefix(_BOM).decode("utf-8", "replace")
     try:
-        return dict(_members(text))
+        return list(parts(text))
     except RecursionError as error:
         raise MembersError("nested too deeply") from error
     except MembersError:
@@ -56,22 +75,39 @@ def _split_slowly(data: bytes) -> dict[str, bytes]:
 
 
 def _members(text: str) -> Iterator[tuple[str, bytes]]:
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     at = _expect(text, _skip(text, 0), "{")
     if text[at] != "}":
         while True:
-            name, at = decoder.raw_decode(text, at)
+            name, at = _SCANNER.raw_decode(text, at)
             if not isinstance(name, str):
                 raise MembersError(f"a member's name must be a string, not {name!r:.40}")
-            start = _expect(text, _skip(text, at), ":")
-            _, at = decoder.raw_decode(text, start)
-            value = text[start:at].encode("utf-8", "surrogatepass")
+            value, at = _value(text, _expect(text, _skip(text, at), ":"))
             yield name.encode("utf-8", "replace").decode(), value
-            at = _skip(text, at)
             if text[at] != ",":
                 break
             at = _skip(text, at + 1)
-    at = _expect(text, at, "}")
+    _end(text, _expect(text, at, "}"))
+
+
+def _elements(text: str) -> Iterator[bytes]:
+    at = _expect(text, _skip(text, 0), "[")
+    if text[at] != "]":
+        while True:
+            value, at = _value(text, at)
+            yield value
+            if text[at] != ",":
+                break
+            at = _skip(text, at + 1)
+    _end(text, _expect(text, at, "]"))
+
+
+def _value(text: str, start: int) -> tuple[bytes, int]:
+    """The value at ``start`` as sent, and where the next thing begins."""
+    _, end = _SCANNER.raw_decode(text, start)
+    return text[start:end].encode("utf-8", "surrogatepass"), _skip(text, end)
+
+
+def _end(text: str, at: int) -> None:
     if at != len(text):
         raise MembersError("characters after the JSON value")
 
@@ -88,7 +124,3 @@ def _expect(text: str, at: int, character: str) -> int:
     if text[at] != character:
         raise MembersError(f"expected {character!r} at character {at}, found {text[at]!r}")
     return _skip(text, at + 1)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise MembersError(f"{name} is not JSON")

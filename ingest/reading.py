@@ -6,11 +6,10 @@ from prometheus_client import generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingest.access import OPEN
-from ingest.replies import Alive, Node, NodeList, refuse, reply
+from ingest.access import Role
+from ingest.replies import Alive, Node, NodeList, reply
 from ingest.store import derived
-from ingest.store.connection import StoreError
-from ingest.writing import service_of
+from ingest.writing import principal_of, service_of
 
 _NODES: Final = 1000
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,13 +36,10 @@ async def list_nodes(request: Request) -> Response:
     """
     service = service_of(request)
     agent = request.query_params.get("agent", "")
-    tenant = OPEN.tenant(request.query_params.get("tenant", ""))
+    tenant = principal_of(request, Role.READ).tenant(request.query_params.get("tenant", ""))
     await service.deriver.settled(_CATCH_UP_S)
-    try:
-        rows = await service.store.read(
-            lambda connection: derived.newest_nodes(connection, tenant, agent, _NODES)
-        )
-    except StoreError as error:
-        return refuse(503, f"downstream failure: {error}")
+    rows = await service.store.read(
+        lambda connection: derived.newest_nodes(connection, tenant, agent, _NODES)
+    )
     nodes = [Node(row.hash, row.role, row.provider, row.model, row.agent_name) for row in rows]
     return reply(NodeList(len(nodes), nodes))

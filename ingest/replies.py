@@ -1,7 +1,7 @@
 """Answers as JSON, and the wire types of the answers (OpenAPI is made from them)."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +20,7 @@ ACTIONS: Final = {
     503: "send it again after a while",
 }
 """What the caller can do about each status."""
+_HEADERS: Final = {401: {"www-authenticate": "Bearer"}}
 _RETRY_AFTER: Final = {429: "1", 502: "1", 503: "2"}
 
 
@@ -27,6 +28,38 @@ class Accepted(Struct, frozen=True):
     """A turn is stored for good."""
 
     status: str = "accepted"
+
+
+class BatchResult(Struct, frozen=True):
+    """What became of one turn of a batch.
+
+    ``id`` is the turn's own request id, as posted; ``turn_id`` the stored turn's.
+    ``status`` and ``error`` are those that the turn alone would have been answered with.
+    """
+
+    index: int
+    id: str
+    turn_id: str
+    status: int
+    error: str
+
+
+class BatchAnswer(Struct, frozen=True):
+    """What became of the turns of a batch. ``errors`` has the text of every refusal."""
+
+    accepted: int
+    rejected: int
+    errors: list[str]
+    results: list[BatchResult]
+
+
+class TranscriptAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A transcript is stored for good; ``deduped``: it was already."""
+
+    status: Literal["accepted"]
+    deduped: bool
+    records: int
+    agent_id: str = ""
 
 
 class Refusal(Struct, frozen=True):
@@ -66,7 +99,7 @@ def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = 
 
 def refuse(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
     """A refusal that says what to do, and when."""
-    extra = dict(headers or {})
+    extra = _HEADERS.get(status, {}) | dict(headers or {})
     if status in _RETRY_AFTER:
         extra.setdefault("retry-after", _RETRY_AFTER[status])
     return reply(Refusal(error, ACTIONS.get(status, "")), status, extra)

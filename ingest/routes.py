@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ingest import reading, writing
-from ingest.replies import Accepted, Alive, NodeList
+from ingest.replies import Accepted, Alive, BatchAnswer, NodeList, TranscriptAnswer
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -41,7 +41,27 @@ ROUTES: Final = (
         takes=object,
         gives=Accepted,
         status=202,
-        refusals=(400, 413, 422, 502, 503),
+        refusals=(400, 401, 403, 413, 422, 502, 503),
+    ),
+    Row(
+        method="POST",
+        path="/v1/ingest/batch",
+        handler=writing.post_batch,
+        summary="Store several turns; each is judged as if it had come alone.",
+        takes=object,
+        gives=BatchAnswer,
+        status=202,
+        refusals=(400, 401, 403, 413, 502),
+    ),
+    Row(
+        method="POST",
+        path="/v1/ingest/transcript",
+        handler=writing.post_transcript,
+        summary="Store a harness's own record of a session.",
+        takes=object,
+        gives=TranscriptAnswer,
+        status=202,
+        refusals=(400, 401, 403, 413, 502, 503),
     ),
     Row(
         method="GET",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ingest.access import Access
 from ingest.bodies import ByteBudget
 from ingest.deriver import Deriver
 from ingest.intake import Intake
@@ -18,5 +19,6 @@ class Service:
     store: Store
     metrics: Metrics
     intake: Intake
+    access: Access
     budget: ByteBudget
     deriver: Deriver

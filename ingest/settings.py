@@ -1,6 +1,7 @@
 """What can be set about the service, with defaults and their reasons."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 MAX_BODY_BYTES: Final = 33_554_432 + 11_184_810 + 4_194_304
@@ -23,6 +24,8 @@ class IngestSettings:
     queue_bytes: int = 268_435_456  # 1 MiB …: the contract's 256 MiB
     drain_s: float = 20.0  # 0 … 600: less than Kubernetes' 30 s
     derive: bool = True
+    keys_file: Path | None = None  # None: open to everybody, on loopback only
+    listen_anywhere: bool = False  # allow an open service beyond loopback, on purpose
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, naming every such setting and its range."""

@@ -1,17 +1,35 @@
 """The handlers that take turns in."""
 
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingest.access import OPEN
-from ingest.bodies import BudgetError, ClientDisconnect, CodingError, OversizeError, Reading, is_json
+from ingest import transcript
+from ingest.access import AccessError, Principal, Role, UnauthenticatedError
+from ingest.bodies import (
+    BudgetError,
+    ClientDisconnect,
+    CodingError,
+    OversizeError,
+    Reading,
+    is_json,
+)
+from ingest.envelope import EnvelopeError
 from ingest.intake import Answer, Posted
+from ingest.members import MembersError, elements, fold, split
 from ingest.metrics import WriteStatus, provider_label
-from ingest.replies import Accepted, refuse, reply
+from ingest.replies import Accepted, BatchAnswer, BatchResult, TranscriptAnswer, refuse, reply
 from ingest.service import Service
 
-OVERSIZE = "request body exceeds the ingest size limit"
-_CLIENT_GONE = 499
+OVERSIZE: Final = "request body exceeds the ingest size limit"
+BATCH_TURNS: Final = 1000
+"""Most turns of one batch."""
+_ACCEPTED: Final = 202
+_PERMANENT: Final = frozenset((400, 403, 413, 422))
+_CLIENT_GONE: Final = 499
+Take = Callable[[Request, bytes, Principal], Awaitable[Response]]
 
 
 def service_of(request: Request) -> Service:
@@ -20,50 +38,128 @@ def service_of(request: Request) -> Service:
     return service
 
 
-async def body_of(request: Request, reading: Reading) -> bytes | Response:
-    """The decoded JSON body, or the refusal of one that cannot be read. Counts refusals."""
-    metrics = service_of(request).metrics
+def principal_of(request: Request, role: Role) -> Principal:
+    """Whoever sent the request. Raises UnauthenticatedError and AccessError."""
+    principal = service_of(request).access.principal(request.headers.get("authorization", ""))
+    principal.require(role)
+    return principal
 
-    def refused(status: int, outcome: WriteStatus, error: str) -> Response:
-        metrics.writes.labels(provider_label(""), outcome).inc()
-        return refuse(status, error, {"connection": "close"} if status in (413, 502) else None)
 
+def _refused(request: Request, status: int, outcome: WriteStatus, error: str) -> Response:
+    service_of(request).metrics.writes.labels(provider_label(""), outcome).inc()
+    unread = status in (401, 403, 413, 502)
+    return refuse(status, error, {"connection": "close"} if unread else None)
+
+
+async def _body(request: Request, reading: Reading) -> bytes | Response:
+    """The decoded JSON body, or the refusal of one that cannot be read."""
     try:
         body = await reading.read()
     except OversizeError:
-        return refused(413, WriteStatus.REJECT_OVERSIZE, OVERSIZE)
+        return _refused(request, 413, WriteStatus.REJECT_OVERSIZE, OVERSIZE)
     except BudgetError as error:
-        return refused(502, WriteStatus.QUEUE_BYTE_BUDGET, f"downstream failure: {error}")
+        return _refused(request, 502, WriteStatus.QUEUE_BYTE_BUDGET, f"downstream failure: {error}")
     except CodingError as error:
-        return refused(400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
+        return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
     except ClientDisconnect:
-        return refused(_CLIENT_GONE, WriteStatus.REJECT_ENVELOPE, "invalid envelope: the client went away")
+        gone = "invalid envelope: the client went away"
+        return _refused(request, _CLIENT_GONE, WriteStatus.REJECT_ENVELOPE, gone)
     if not is_json(request.headers.get("content-type", "")):
-        return refused(
-            400, WriteStatus.REJECT_ENVELOPE, "invalid envelope: the content type must be application/json"
-        )
+        wanted = "invalid envelope: the content type must be application/json"
+        return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, wanted)
     return body
+
+
+async def _write(request: Request, take: Take) -> Response:
+    """Check the credential, read the body within its bounds, and take it."""
+    service = service_of(request)
+    try:
+        writer = principal_of(request, Role.WRITE)
+    except UnauthenticatedError as error:
+        return _refused(request, 401, WriteStatus.REJECT_ACCESS, str(error))
+    except AccessError as error:
+        return _refused(request, 403, WriteStatus.REJECT_ACCESS, str(error))
+    with Reading(request, service.settings.max_body_bytes, service.budget) as reading:
+        body = await _body(request, reading)
+        return body if isinstance(body, Response) else await take(request, body, writer)
 
 
 async def post_turn(request: Request) -> Response:
     """Take one turn."""
-    service = service_of(request)
-    with Reading(request, service.settings.max_body_bytes, service.budget) as reading:
-        body = await body_of(request, reading)
-        if isinstance(body, Response):
-            return body
-        post = Posted(body=body, key=request.headers.get("idempotency-key", ""))
-        (answer,) = await service.intake.take((post,), OPEN)
-        return answered(answer)
+    return await _write(request, _take_turn)
 
 
-def answered(answer: Answer) -> Response:
+async def _take_turn(request: Request, body: bytes, writer: Principal) -> Response:
+    post = Posted(body=body, key=request.headers.get("idempotency-key", ""))
+    (answer,) = await service_of(request).intake.take((post,), writer)
+    return _answered(answer)
+
+
+def _answered(answer: Answer) -> Response:
     """The contract's answer; what it has no member for goes into headers."""
     headers = {"steno-turn-id": answer.id} if answer.id else {}
-    if answer.status != 202:  # noqa: PLR2004 -- the one success of this route
+    if answer.status != _ACCEPTED:
         return refuse(answer.status, answer.error, headers)
     if answer.duplicate:
         headers["steno-duplicate"] = "true"
     if answer.reused:
         headers["steno-request-id-reused"] = "true"
-    return reply(Accepted(), 202, headers)
+    return reply(Accepted(), _ACCEPTED, headers)
+
+
+async def post_batch(request: Request) -> Response:
+    """Take several turns; each is judged as if it had come alone."""
+    return await _write(request, _take_batch)
+
+
+async def _take_batch(request: Request, body: bytes, writer: Principal) -> Response:
+    try:
+        bodies = _turns_of(body)
+    except MembersError as error:
+        return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
+    answers = await service_of(request).intake.take([Posted(body=turn) for turn in bodies], writer)
+    return _batch_answered(answers)
+
+
+def _turns_of(body: bytes) -> list[bytes]:
+    turns = elements(fold(split(body), ("turns",)).get("turns", b"[]"))
+    if not 1 <= len(turns) <= BATCH_TURNS:
+        raise MembersError(f"turns must be a list of 1 to {BATCH_TURNS} turns, not {len(turns)}")
+    return turns
+
+
+def _batch_answered(answers: Sequence[Answer]) -> Response:
+    results = [
+        BatchResult(index, answer.request_id, answer.id, answer.status, answer.error)
+        for index, answer in enumerate(answers)
+    ]
+    refused = [answer for answer in answers if answer.status != _ACCEPTED]
+    value = BatchAnswer(
+        accepted=len(answers) - len(refused),
+        rejected=len(refused),
+        errors=[answer.error for answer in refused],
+        results=results,
+    )
+    if len(refused) < len(answers):
+        return reply(value, _ACCEPTED)
+    permanent = all(answer.status in _PERMANENT for answer in refused)
+    return reply(value, 422) if permanent else reply(value, 503, {"retry-after": "2"})
+
+
+async def post_transcript(request: Request) -> Response:
+    """Take a harness's own record of a session."""
+    return await _write(request, _take_transcript)
+
+
+async def _take_transcript(request: Request, body: bytes, writer: Principal) -> Response:
+    try:
+        found = transcript.decode(body, request.headers.get("x-paper-auth-subject", ""))
+    except EnvelopeError as error:
+        return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
+    answer = await service_of(request).intake.take_transcript(found, len(body), writer)
+    if answer.status != _ACCEPTED:
+        return refuse(answer.status, answer.error)
+    value = TranscriptAnswer(
+        status="accepted", deduped=answer.duplicate, records=found.count, agent_id=found.agent_id
+    )
+    return reply(value, _ACCEPTED, {"steno-turn-id": answer.id})
