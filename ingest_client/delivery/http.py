@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from asyncio import BufferedProtocol
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote, urlsplit
 
 from ingest_client.delivery.answer import Answer, AnswerReader, MalformedAnswer
@@ -63,8 +63,8 @@ class _Connection(BufferedProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's, so nothing to check by type.
+        self._transport = cast("asyncio.Transport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         # One byte beyond the bound tells an answer that ends there from one that goes on.

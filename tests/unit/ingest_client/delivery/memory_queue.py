@@ -29,7 +29,8 @@ class MemoryQueue:
         self._pending: defaultdict[str, dict[int, Row]] = defaultdict(dict)
         self._work = asyncio.Event()
         self.acknowledged = 0
-        self.max_claimed = 0
+        self.claimed = self.claimed_bytes = 0
+        self.max_claimed = self.max_claimed_bytes = 0
 
     def put(self, turns: Iterable[Claimed]) -> None:
         for turn in turns:
@@ -85,25 +86,27 @@ class MemoryQueue:
         except_tenants: Collection[str] = (),
     ) -> list[Claimed]:
         await asyncio.sleep(0)
-        claimed: list[Claimed] = []
+        taken: list[Row] = []
         size = 0
-        for tenant in [tenant for tenant in self._pending if tenant not in except_tenants]:
-            taken = 0
-            for seq in list(self._pending[tenant]):
-                row = self._pending[tenant][seq]
-                if len(claimed) >= limit or taken >= per_tenant:
+        for tenant, rows in self._pending.items():
+            of_tenant = 0
+            for row in rows.values() if tenant not in except_tenants else ():
+                if len(taken) >= limit or of_tenant >= per_tenant:
                     break
-                if row.at_ns > now_ns:
-                    continue
-                if claimed and size + len(row.turn.body) > max_bytes:
+                if taken and size + len(row.turn.body) > max_bytes:
                     break
-                del self._pending[tenant][seq]
-                row.state = "claimed"
-                claimed.append(row.turn)
-                size += len(row.turn.body)
-                taken += 1
-        self.max_claimed = max(self.max_claimed, sum(row.state == "claimed" for row in self.rows.values()))
-        return claimed
+                if row.at_ns <= now_ns:
+                    taken.append(row)
+                    size += len(row.turn.body)
+                    of_tenant += 1
+        for row in taken:
+            del self._pending[row.turn.tenant][row.turn.seq]
+            row.state = "claimed"
+        self.claimed += len(taken)
+        self.claimed_bytes += size
+        self.max_claimed = max(self.max_claimed, self.claimed)
+        self.max_claimed_bytes = max(self.max_claimed_bytes, self.claimed_bytes)
+        return [row.turn for row in taken]
 
     async def acknowledge(self, seqs: Sequence[int]) -> None:
         await asyncio.sleep(0)
@@ -139,6 +142,8 @@ class MemoryQueue:
         row = self.rows[seq]
         assert row.state == "claimed", f"turn {seq} was settled twice: {row.state} then {state}"
         row.state = state
+        self.claimed -= 1
+        self.claimed_bytes -= len(row.turn.body)
         return row
 
     def _again(self, row: Row, at_ns: int) -> None:
