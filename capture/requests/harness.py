@@ -54,8 +54,6 @@ WHITE_SPACE: Final = (
 )
 """Unicode's White_Space property. ``str.strip()`` alone would take U+001C to U+001F too."""
 
-# The lookbehind makes a run of blanks without a line end cost one attempt, not one a blank.
-_BLANKS_AT_LINE_END: Final = re.compile(r"(?<![ \t])[ \t]++\n")
 _BLANK_LINES: Final = re.compile(r"\n{2,}")
 
 
@@ -127,8 +125,12 @@ def _drop_tail(kept: list[_Range], count: int) -> None:
 def normalise(text: str) -> str:
     """Fold white space that carries no meaning: line ends, blanks before them, blank lines, both ends."""
     text = text.replace("\r\n", "\n")
-    text = _BLANKS_AT_LINE_END.sub("\n", text)
-    return _BLANK_LINES.sub("\n", text).strip(WHITE_SPACE)
+    if " \n" in text or "\t\n" in text:
+        *lines, last = text.split("\n")
+        text = "\n".join((*(line.rstrip(" \t") for line in lines), last))
+    if "\n\n" in text:
+        text = _BLANK_LINES.sub("\n", text)
+    return text.strip(WHITE_SPACE)
 
 
 def is_injected(role: str, blocks: Iterable[Block]) -> bool:
