@@ -86,18 +86,16 @@ class GrpcioTransport:
 
     async def start(self) -> None:
         """Bind and accept. Raises ``AddressError`` when the address cannot be had."""
-        self._server = server = grpc.aio.server(
-            options=(*_OPTIONS, ("grpc.so_reuseport", int(self._reuse_port)))
-        )
+        if isinstance(self._address, TcpAddress) and not self._reuse_port:
+            probe(self._address)
+        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(self._reuse_port))))
         server.add_generic_rpc_handlers(self._services())
-        if isinstance(self._address, UnixAddress):
-            self._socket = GenerationSocket(self._address)
-            self._bind(server, f"unix:{self._socket.own.path}")
-        else:
-            if not self._reuse_port:
-                probe(self._address)
-            port = self._bind(server, str(self._address))
-            self._address = TcpAddress(self._address.host, port)
+        try:
+            self._listen(server)
+        except AddressError:
+            await server.stop(None)
+            raise
+        self._server = server
         await server.start()
         if self._socket is not None:
             self._socket.publish()
@@ -115,6 +113,16 @@ class GrpcioTransport:
         await self._server.stop(grace_s)
         if self._calls:
             await asyncio.wait(self._calls)
+
+    def _listen(self, server: grpc.aio.Server) -> None:
+        """Bind to the address: to a path of this generation's own, where it is one."""
+        if isinstance(self._address, UnixAddress):
+            generation = GenerationSocket(self._address)
+            self._bind(server, f"unix:{generation.own.path}")
+            self._socket = generation
+        else:
+            port = self._bind(server, str(self._address))
+            self._address = TcpAddress(self._address.host, port)
 
     def _bind(self, server: grpc.aio.Server, target: str) -> int:
         """Bind, with TLS where asked for; the port that was bound."""

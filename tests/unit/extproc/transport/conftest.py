@@ -1,10 +1,10 @@
 """Every transport, over every kind of address: what passes here is interchangeable."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import pytest
 
@@ -29,7 +29,7 @@ class MakeTransport(Protocol):
 # A second transport is one more row.
 TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcioTransport}
 
-Serve = Callable[..., AbstractAsyncContextManager[Transport]]
+Serve: TypeAlias = Callable[[StreamAcceptor], AbstractAsyncContextManager[Transport]]
 
 
 @pytest.fixture(params=sorted(TRANSPORTS))
@@ -49,8 +49,8 @@ def serve(make_transport: MakeTransport, address: Address) -> Serve:
     """A function: serve an acceptor on ``address`` for the length of a block."""
 
     @contextlib.asynccontextmanager
-    async def serving(acceptor: StreamAcceptor, **options: bool) -> AsyncIterator[Transport]:
-        transport = make_transport(address, acceptor, **options)
+    async def serving(acceptor: StreamAcceptor) -> AsyncGenerator[Transport]:
+        transport = make_transport(address, acceptor)
         await transport.start()
         try:
             yield transport

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeAlias, cast
+from typing import Self, TypeAlias
 
 import grpc
 import grpc.aio
@@ -18,15 +18,17 @@ from extproc.pb.ext_proc_pb2 import (
     ProcessingResponse,
     ProtocolConfiguration,
 )
+from extproc.pb.health_pb2 import HealthCheckRequest
 from extproc.transport.address import Address, UnixAddress
 from extproc.transport.base import MAX_MESSAGE_BYTES, Command, Message, StreamHandler
 from extproc.transport.stream import PassThrough
-from extproc.wire import PROCESS_METHOD, PROCESS_SERVICE
+from extproc.wire import HEALTH_SERVICE, PROCESS_METHOD, PROCESS_SERVICE
 
 PROCESS = f"/{PROCESS_SERVICE}/{PROCESS_METHOD}"
 
 Rule: TypeAlias = Callable[[Message], Sequence[Command]]
 ClientCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
+Method: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, bytes]"
 
 
 class RecordedStream:
@@ -108,8 +110,22 @@ class Peer:
 
     def call(self, *metadata: tuple[str, str], path: str = PROCESS) -> ClientCall:
         """Open one ext_proc stream."""
-        method = self.channel.stream_stream(path)
-        return cast("ClientCall", method(metadata=grpc.aio.Metadata(*metadata)))
+        method: Method = self.channel.stream_stream(path)
+        return method(metadata=grpc.aio.Metadata(*metadata))
+
+    async def check(self, service: str = "") -> bytes:
+        """``grpc.health.v1.Health/Check``."""
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(
+            f"/{HEALTH_SERVICE}/Check"
+        )
+        return await method(HealthCheckRequest(service=service).SerializeToString())
+
+    def watch(self, service: str = "") -> "grpc.aio.UnaryStreamCall[bytes, bytes]":
+        """``grpc.health.v1.Health/Watch``."""
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self.channel.unary_stream(
+            f"/{HEALTH_SERVICE}/Watch"
+        )
+        return method(HealthCheckRequest(service=service).SerializeToString())
 
 
 async def answer(call: ClientCall) -> ProcessingResponse | None:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import grpc
 import grpc.aio
@@ -22,10 +21,9 @@ from extproc.events import (
     Trailers,
 )
 from extproc.pb.ext_proc_pb2 import HttpBody, ProcessingMode, ProcessingRequest
-from extproc.pb.health_pb2 import HealthCheckRequest
 from extproc.transport.base import Command, Message, StreamHandler
 from extproc.transport.stream import PassThrough
-from extproc.wire import HEALTH_SERVICE, PROCESS_SERVICE, Serving, Undecodable, encode_health
+from extproc.wire import PROCESS_SERVICE, Serving, Undecodable, encode_health
 from tests.unit.extproc.transport.conftest import Serve
 from tests.unit.extproc.transport.peer import Peer, Recorder, answer, answers_of, both, exchange, status
 
@@ -350,46 +348,38 @@ async def test_an_unknown_method_is_unimplemented(serve: Serve) -> None:
         assert await status(call) is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def check(peer: Peer, service: str) -> bytes:
-    """``grpc.health.v1.Health/Check``."""
-    call = peer.channel.unary_unary(f"/{HEALTH_SERVICE}/Check")
-    return cast("bytes", await call(HealthCheckRequest(service=service).SerializeToString()))
-
-
 @pytest.mark.parametrize("service", ["", PROCESS_SERVICE])
 async def test_a_health_check_tells_the_truth_of_the_moment(serve: Serve, service: str) -> None:
     async with serve(Recorder()) as transport, Peer(transport.address) as peer:
-        assert await check(peer, service) == encode_health(Serving.NOT_SERVING)
+        assert await peer.check(service) == encode_health(Serving.NOT_SERVING)
         transport.health.serving = True
-        assert await check(peer, service) == encode_health(Serving.SERVING)
+        assert await peer.check(service) == encode_health(Serving.SERVING)
         transport.health.serving = False
-        assert await check(peer, service) == encode_health(Serving.NOT_SERVING)
+        assert await peer.check(service) == encode_health(Serving.NOT_SERVING)
 
 
 async def test_a_health_check_for_another_service_finds_none(serve: Serve) -> None:
     async with serve(Recorder()) as transport, Peer(transport.address) as peer:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await check(peer, "another")
+            await peer.check("another")
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_health_watch_hears_every_change_and_ends_with_the_server(serve: Serve) -> None:
+async def test_a_health_watch_hears_every_change_and_does_not_hold_up_a_stop(serve: Serve) -> None:
     async with serve(Recorder()) as transport, Peer(transport.address) as peer:
-        method = peer.channel.unary_stream(f"/{HEALTH_SERVICE}/Watch")
-        call = method(HealthCheckRequest().SerializeToString())
+        call = peer.watch()
         assert await call.read() == encode_health(Serving.NOT_SERVING)
         transport.health.serving = True
         assert await call.read() == encode_health(Serving.SERVING)
+        transport.health.serving = False
+        assert await call.read() == encode_health(Serving.NOT_SERVING)
         async with asyncio.timeout(5):
             await transport.stop(30)
-            assert await call.read() == encode_health(Serving.NOT_SERVING)
-            assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_a_watch_of_an_unknown_service_says_so_and_stays(serve: Serve) -> None:
     async with serve(Recorder()) as transport, Peer(transport.address) as peer:
-        method = peer.channel.unary_stream(f"/{HEALTH_SERVICE}/Watch")
-        call = method(HealthCheckRequest(service="another").SerializeToString())
+        call = peer.watch("another")
         assert await call.read() == encode_health(Serving.SERVICE_UNKNOWN)
         call.cancel()
 
