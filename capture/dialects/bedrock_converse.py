@@ -19,6 +19,7 @@ from capture.dialects.bedrock_blocks import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from capture.dialects.bedrock_failures import error_document, is_failure, stream_error
 from capture.dialects.bedrock_usage import bedrock_usage
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
@@ -39,7 +40,7 @@ from capture.turn import (
 )
 
 _READER: Final = EventReader(object)
-_FAILURES: Final = ("exception:", "error:")
+_METRICS: Final = "amazon-bedrock-"
 _KINDS: Final = (
     TextBlock.kind,
     ReasoningBlock.kind,
@@ -91,14 +92,22 @@ class ConverseFold:
         for name, data, value in zip(names, datas, _READER.read(datas), strict=True):
             kind = name.decode("utf-8", "replace")
             payload = as_mapping(value)
-            if kind.startswith(_FAILURES):
-                self.fail(kind, payload, data)
+            if is_failure(kind):
+                self._fail(kind, payload, data)
             elif payload is None:
                 self._damage.add(Damage.UNPARSEABLE_EVENT, f"{kind}: {data[:80]!r}")
+            elif kind:
+                self._read(kind, payload)
             else:
-                self.read(kind, payload)
+                self._read_members(payload)
 
-    def read(self, kind: str, payload: JsonObject) -> None:
+    def _read_members(self, payload: JsonObject) -> None:
+        """Fold an event that names itself by its member (Nova under InvokeModel)."""
+        for kind, value in payload.items():
+            if not kind.startswith(_METRICS):
+                self._read(kind, as_mapping(value) or {})
+
+    def _read(self, kind: str, payload: JsonObject) -> None:
         """Fold one event."""
         match kind:
             case "contentBlockDelta":
@@ -113,20 +122,13 @@ class ConverseFold:
                 self._stop_reason = as_text(payload.get("stopReason")) or self._stop_reason
                 self._done = True
             case "metadata":
-                self.count(as_mapping(payload.get("usage")))
+                self._count(as_mapping(payload.get("usage")))
             case _:
                 self._damage.add(Damage.UNKNOWN_EVENT, kind)
 
-    def fail(self, kind: str, payload: JsonObject | None, data: bytes) -> None:
+    def _fail(self, kind: str, payload: JsonObject | None, data: bytes) -> None:
         """An exception or error message ended the stream."""
-        if self._error is None:
-            message = as_text((payload or {}).get("message")) or as_text((payload or {}).get("Message"))
-            self._error = ProviderError(
-                status=200,
-                type=kind.partition(":")[2] or None,
-                message=message or data.decode("utf-8", "replace"),
-                where="stream",
-            )
+        self._error = self._error or stream_error(kind, payload, data)
 
     def _block_start(self, index: int, start: JsonObject) -> None:
         if index in self._closed:  # another block under a number that was used before
@@ -179,7 +181,7 @@ class ConverseFold:
         self._blocks.append(opened)
         return opened
 
-    def count(self, usage: JsonObject | None) -> None:
+    def _count(self, usage: JsonObject | None) -> None:
         """Take a usage object: the last one counts."""
         self._usage = self._usage if usage is None else usage
 
@@ -195,25 +197,16 @@ class ConverseFold:
         if answer is None:
             self._refused = Refused("the answer is not a JSON object")
             return
-        self.read_document(answer)
-
-    def read_document(self, answer: JsonObject) -> None:
-        """Fold a decoded Converse answer."""
         self._is_document = True
         self._done = True
         message = as_mapping((as_mapping(answer.get("output")) or {}).get("message"))
-        if message is None and as_text(answer.get("message")):
-            self._error = ProviderError(
-                status=200,
-                type=as_text(answer.get("__type")).rpartition("#")[2] or None,
-                message=as_text(answer.get("message")),
-                where="http",
-            )
+        if message is None:
+            self._error = error_document(answer)
         self._role = as_text((message or {}).get("role"))
         for index, given in enumerate(as_list((message or {}).get("content"))):
             self._whole_block(index, given)
         self._stop_reason = as_text(answer.get("stopReason"))
-        self.count(as_mapping(answer.get("usage")))
+        self._count(as_mapping(answer.get("usage")))
 
     def _whole_block(self, index: int, given: object) -> None:
         block = as_mapping(given)

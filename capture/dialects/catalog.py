@@ -9,6 +9,7 @@ from typing import Final
 
 from capture.dialects.anthropic import AnthropicFold
 from capture.dialects.bedrock_converse import ConverseFold
+from capture.dialects.bedrock_invoke import InvokeFold
 from capture.dialects.fold import DialectEntry
 from capture.dialects.gemini import GeminiFold
 from capture.dialects.openai_chat import ChatFold
@@ -26,6 +27,7 @@ CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
     ),
     Dialect.GEMINI: DialectEntry(fold=GeminiFold, stream=Framing.JSON_ARRAY),
     Dialect.BEDROCK_CONVERSE: DialectEntry(fold=ConverseFold, stream=Framing.EVENTSTREAM),
+    Dialect.BEDROCK_INVOKE: DialectEntry(fold=InvokeFold, stream=Framing.EVENTSTREAM),
     Dialect.OPENAI_CHAT: DialectEntry(fold=ChatFold, stream=Framing.SSE, doubts_stream_type=True),
     Dialect.OPENAI_COMPLETIONS: DialectEntry(
         fold=CompletionsFold, stream=Framing.SSE, doubts_stream_type=True
