@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The command line: what a person types, and what a container runs."""

@@ -1,0 +1,188 @@
+"""Puts one worker together, runs it, and takes it down without losing a kept turn.
+
+    transport → recorder → pipeline → spool → delivery → ingest
+
+Start: spool (what an earlier process left is there again), delivery, pipeline,
+transport last. Stop, in the same direction: the transport accepts no more and lets
+open streams end, the pipeline drains into the spool, delivery gets what is left of the
+drain time, and what it could not deliver stays on disk.
+"""
+
+import asyncio
+import random
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from capture.outcomes import State
+from extproc.admin import AdminPages, AdminServer
+from extproc.exchange import ExchangeRules, Instant
+from extproc.metrics import WorkerMetrics
+from extproc.pipeline import Pipeline, PipelineLimits
+from extproc.policy import OnePolicy, Policy
+from extproc.recorder import Recorder
+from extproc.settings import SidecarSettings, TlsSettings
+from extproc.transport.address import Address, TcpAddress, UnixAddress, parse_address
+from extproc.transport.base import ServerTls, TransportCounters
+from extproc.transport.grpcio import GrpcioTransport
+from ingest_client.delivery.clock import SystemClock
+from ingest_client.delivery.delivery import Delivery
+from ingest_client.ledger import Ledger
+from ingest_client.spool.spool import Spool
+
+_LAG_EVERY_S: Final = 0.1
+_LAG_WINDOW: Final = 10
+_STREAMS_SHARE: Final = 0.5
+"""Of the drain time, for streams that are still open."""
+
+
+class Worker:
+    """One worker of the sidecar: every part of it, and their order."""
+
+    def __init__(self, settings: SidecarSettings, index: int) -> None:
+        self._settings = settings
+        self._index = index
+        self._ledger = Ledger()
+        self._metrics = WorkerMetrics(self._ledger, self._transport_counters)
+        self._transport: GrpcioTransport | None = None
+        self._spool: Spool | None = None
+        self._delivery: Delivery | None = None
+        self._admin = AdminServer(
+            UnixAddress(str(settings.data_dir.resolve() / f"admin-{index}.sock")),
+            AdminPages(metrics=self._render_metrics, state=self._state, ready=self._not_ready),
+        )
+
+    @property
+    def address(self) -> Address:
+        """Where the worker listens for Envoy."""
+        assert self._transport is not None
+        return self._transport.address
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where the supervisor and the command line ask."""
+        assert isinstance(self._admin.address, UnixAddress)
+        return Path(self._admin.address.path)
+
+    async def start(self) -> None:
+        """Open everything and listen.
+
+        Raises ``AddressError`` when the address cannot be had and ``SpoolRefused`` when
+        the data directory cannot be used; both say what to do.
+        """
+        settings = self._settings
+        await asyncio.to_thread(_make_private, settings.data_dir)
+        self._spool = await Spool.open(settings.data_dir, settings.spool, ledger=self._ledger)
+        self._delivery = Delivery(self._spool, settings.delivery, SystemClock(), random.random)
+        self._pipeline = Pipeline(
+            sink=self._spool,
+            ledger=self._ledger,
+            observer=self._metrics,
+            limits=PipelineLimits(max_turns=settings.queue_turns, max_bytes=settings.queue_bytes),
+            wall_ns=time.time_ns,
+        )
+        recorder = Recorder(
+            rules=ExchangeRules(OnePolicy(Policy(errors=settings.capture_errors)), settings.backends),
+            pipeline=self._pipeline,
+            ledger=self._ledger,
+            clock=_now,
+        )
+        self._transport = GrpcioTransport(
+            worker_address(settings.listen, self._index), recorder, tls=_tls(settings.tls)
+        )
+        try:
+            await self._transport.start()
+            await self._admin.start()
+        except BaseException:
+            await self._spool.close(1.0)
+            raise
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until ``stopping`` is set, then drain and return."""
+        assert self._delivery is not None
+        async with asyncio.TaskGroup() as tasks:
+            delivering = tasks.create_task(self._delivery.run())
+            keeping = tasks.create_task(self._pipeline.run())
+            watching = tasks.create_task(self._watch_loop())
+            await stopping.wait()
+            watching.cancel()
+            await self._drain(keeping, delivering)
+        await self._admin.stop()
+
+    async def _drain(self, keeping: asyncio.Task[None], delivering: asyncio.Task[None]) -> None:
+        assert self._transport is not None
+        assert self._delivery is not None
+        assert self._spool is not None
+        until = time.monotonic() + self._settings.drain_s
+        await self._transport.stop(self._settings.drain_s * _STREAMS_SHARE)
+        await self._pipeline.drain()
+        keeping.cancel()
+        await self._delivery.close(max(0.5, until - time.monotonic()), drain=True)
+        await delivering
+        await self._spool.close(max(0.5, until - time.monotonic()))
+
+    async def _watch_loop(self) -> None:
+        """How late the loop runs: anything that holds it delays Envoy's keepalive."""
+        worst: list[float] = []
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_LAG_EVERY_S)
+            worst = [*worst[-_LAG_WINDOW + 1 :], time.monotonic() - before - _LAG_EVERY_S]
+            self._metrics.loop_lag.set(max(0.0, *worst))
+
+    # -- pages ----------------------------------------------------------------
+
+    def _transport_counters(self) -> TransportCounters:
+        return self._transport.counters if self._transport is not None else TransportCounters()
+
+    async def _render_metrics(self) -> bytes:
+        return self._metrics.render()
+
+    async def _not_ready(self) -> str:
+        return "" if self._transport is not None else "the worker is starting"
+
+    async def _state(self) -> dict[str, object]:
+        ledger = self._ledger
+        return {
+            "listen": str(self.address),
+            "ledger": {
+                "observed": ledger.observed,
+                **{state.value: ledger.total(state) for state in State},
+                "imbalance": ledger.imbalance,
+                "outcomes": {outcome.value: count for outcome, count in sorted(ledger.ended.items())},
+            },
+            "waiting_bytes": self._pipeline.waiting_bytes,
+            "delivery": asdict(self._delivery.snapshot()) if self._delivery is not None else None,
+        }
+
+
+def worker_address(listen: str, index: int) -> Address:
+    """Worker ``index``'s address: 0 has ``listen`` itself, the others the next port or ``.index``."""
+    address = parse_address(listen)
+    if index == 0:
+        return address
+    match address:
+        case TcpAddress(host, port):
+            return TcpAddress(host, port + index if port else 0)
+        case UnixAddress(path):
+            return UnixAddress(f"{path}.{index}")
+
+
+def _tls(settings: TlsSettings | None) -> ServerTls | None:
+    if settings is None:
+        return None
+    return ServerTls(
+        certificate_chain=settings.certificate.read_bytes(),
+        private_key=settings.key.read_bytes(),
+        client_ca=settings.client_ca.read_bytes() if settings.client_ca is not None else None,
+    )
+
+
+def _make_private(directory: Path) -> None:
+    """Turns are other people's words: nobody else on the machine may read them."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _now() -> Instant:
+    return Instant(time.time_ns(), time.monotonic_ns())

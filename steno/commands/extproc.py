@@ -1,0 +1,135 @@
+"""``steno extproc``: run the sidecar."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from extproc.logs import log_to_stderr
+from extproc.settings import SidecarSettings, TlsSettings
+from extproc.supervisor import Supervisor, WorkerError
+from extproc.transport.address import AddressError, parse_address
+from ingest_client.delivery.settings import DeliverySettings, DeliverySettingsError, EndpointSettings
+from ingest_client.spool.settings import SpoolSettings
+from steno.commands.parsers import Subparsers
+from steno.settings.flags import add_flags, read_flags
+from steno.settings.load import SettingsError
+
+_log = logging.getLogger(__name__)
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = commands.add_parser("extproc", help="run the sidecar beside Envoy")
+    add_flags(parser, "extproc")
+    parser.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    settings = sidecar_settings(read_flags(parsed, "extproc"))
+    log_to_stderr("supervisor", settings.log_level)
+    try:
+        asyncio.run(serve(settings))
+    except (WorkerError, AddressError) as error:
+        _log.error("the sidecar cannot run: %s", error)
+        return 1
+    return 0
+
+
+async def serve(settings: SidecarSettings) -> None:
+    """Run the sidecar until SIGTERM or SIGINT. Raises when it cannot start."""
+    supervisor = Supervisor(settings, time.monotonic)
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, supervisor.stop)
+    await supervisor.start()
+    _log.info("sidecar is up", extra={"listen": supervisor.addresses, "admin": supervisor.admin_address})
+    await supervisor.run()
+    _log.info("sidecar has stopped")
+
+
+def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
+    """Make the sidecar's settings of the table's values. Raises SettingsError."""
+
+    def value(name: str) -> object:
+        return values[f"extproc.{name}"]
+
+    def file(name: str) -> Path | None:
+        return cast("Path | None", value(name))
+
+    problems: list[str] = []
+    for name in ("listen", "admin_listen"):
+        try:
+            parse_address(cast("str", value(name)))
+        except AddressError as error:
+            problems.append(f"extproc.{name}: {error}")
+    delivery = _delivery(values, problems)
+    certificate, key, client_ca = file("tls_cert_file"), file("tls_key_file"), file("tls_client_ca_file")
+    if (certificate is None) != (key is None) or (client_ca is not None and certificate is None):
+        problems.append("extproc.tls_cert_file: goes with tls_key_file, and tls_client_ca_file needs both")
+    backends = _backends(file("backends_file"), problems)
+    if problems or delivery is None:
+        raise SettingsError("\n".join(problems))
+    return SidecarSettings(
+        listen=cast("str", value("listen")),
+        admin_listen=cast("str", value("admin_listen")),
+        data_dir=file("data_dir") or Path(),
+        workers=cast("int", value("workers")),
+        drain_s=cast("float", value("drain")),
+        queue_turns=cast("int", value("queue_turns")),
+        queue_bytes=cast("int", value("queue_bytes")),
+        capture_errors=cast("bool", value("capture_errors")),
+        log_level=cast("str", value("log_level")),
+        backends=backends,
+        tls=TlsSettings(certificate=certificate, key=key, client_ca=client_ca)
+        if certificate is not None and key is not None
+        else None,
+        spool=SpoolSettings(
+            memory_only=cast("bool", value("memory_only")),
+            quota_bytes=cast("int", value("spool_quota")),
+            quota_age_s=cast("float", value("spool_max_age")),
+        ),
+        delivery=delivery,
+    )
+
+
+def _delivery(values: Mapping[str, object], problems: list[str]) -> DeliverySettings | None:
+    def file(name: str) -> Path | None:
+        return cast("Path | None", values[f"extproc.ingest_{name}_file"])
+
+    try:
+        return DeliverySettings(
+            endpoints=tuple(
+                EndpointSettings(
+                    url=url,
+                    token_file=file("token"),
+                    ca_file=file("ca"),
+                    cert_file=file("cert"),
+                    key_file=file("key"),
+                )
+                for url in cast("tuple[str, ...]", values["extproc.ingest_url"])
+            )
+        )
+    except DeliverySettingsError as error:
+        problems.append(f"extproc.ingest_url: {error}")
+        return None
+
+
+def _backends(path: Path | None, problems: list[str]) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        document: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"extproc.backends_file: {path} cannot be read: {error}")
+        return {}
+    members = cast("dict[object, object]", document) if isinstance(document, dict) else {}
+    if not isinstance(document, dict | None) or not all(isinstance(name, str) for name in members.values()):
+        problems.append(f"extproc.backends_file: {path}: expected lines of `backend: provider`")
+    return {str(backend): str(provider) for backend, provider in members.items()}
