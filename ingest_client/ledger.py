@@ -2,10 +2,13 @@
 
     observed = open + spooled + delivered + dead_lettered + quarantined + lost + excluded
 
-``Ledger`` is plain counting; ``ingest_client.spool`` makes its numbers durable.
+``Ledger`` is the count that metrics and pages read. With a durable spool its numbers
+continue over restarts: the spool loads them when it opens, takes over what was counted outside
+it (:meth:`Ledger.take_unsaved`), and reports what it moved itself (:meth:`Ledger.settle`).
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from capture.outcomes import Outcome, State
@@ -13,23 +16,30 @@ from capture.outcomes import Outcome, State
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts of one process generation. Not thread-safe: one owner counts."""
+    """Counts of one process, earlier generations included. Not thread-safe: one owner counts.
+
+    Behind a spool only :meth:`observe` and :meth:`end` are called from outside;
+    :meth:`spool`, :meth:`deliver` and :meth:`give_up` are for sinks that count by themselves.
+    """
 
     observed: int = 0
     open: int = 0
     spooled: int = 0
     delivered: int = 0
     ended: Counter[Outcome] = field(default_factory=Counter[Outcome])
+    _unsaved: Counter[str] = field(default_factory=Counter[str], repr=False, compare=False)
 
     def observe(self) -> None:
         """An exchange began."""
         self.observed += 1
         self.open += 1
+        self._unsaved["observed"] += 1
 
     def end(self, outcome: Outcome) -> None:
         """An open exchange ended without a turn to deliver (excluded, lost or quarantined)."""
         self.open -= 1
         self.ended[outcome] += 1
+        self._unsaved[outcome.value] += 1
 
     def spool(self) -> None:
         """An open exchange became a turn that is kept."""
@@ -45,6 +55,34 @@ class Ledger:
         """A kept turn ended otherwise (dead letter, age quota, discarded volume)."""
         self.spooled -= 1
         self.ended[outcome] += 1
+
+    def take_unsaved(self) -> Mapping[str, int]:
+        """What was counted by :meth:`observe` and :meth:`end` since the last call: term to number."""
+        unsaved, self._unsaved = self._unsaved, Counter()
+        return unsaved
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether :meth:`take_unsaved` would give anything."""
+        return bool(self._unsaved)
+
+    def settle(self, moved: Mapping[str, int]) -> None:
+        """Take over what a durable sink has committed: term (``observed``, ``spooled``, ``delivered`` or an
+        outcome's name) to change. ``open`` changes by what the others leave.
+        """
+        for term, n in moved.items():
+            match term:
+                case "observed":
+                    self.observed += n
+                    self.open += n
+                    continue
+                case "spooled":
+                    self.spooled += n
+                case "delivered":
+                    self.delivered += n
+                case _:
+                    self.ended[Outcome(term)] += n
+            self.open -= n
 
     def total(self, state: State) -> int:
         """How many exchanges are in ``state`` now."""

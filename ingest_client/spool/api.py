@@ -48,14 +48,10 @@ class AttemptRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """A tenant's pending turns that nobody has claimed: number, bytes of their bodies, oldest creation,
-    and when the first of them may be tried (wall-clock nanoseconds; 0 when there is none).
-    """
+    """A tenant's pending turns that nobody has claimed: number and bytes of their bodies."""
 
     turns: int
     body_bytes: int
-    oldest_at_ns: int
-    due_at_ns: int
 
 
 class Queue(Protocol):

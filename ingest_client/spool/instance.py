@@ -1,0 +1,188 @@
+"""The folders of a spool: which one is ours, whose processes have died, and where files are set aside.
+
+    <root>/<instance>/{lock, spool.db, reserve, control.sock, adopted/, damaged/}
+
+A lock (flock) lives as long as its process. Who holds an instance's lock owns everything
+below its folder, so adoption is one rename into ours.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ingest_client.spool.schema import SpoolRefused
+
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    """9p afs beegfs ceph cifs coda davfs fuse.ceph fuse.glusterfs fuse.s3fs fuse.sshfs gfs2 glusterfs gpfs
+    lustre ncpfs nfs nfs3 nfs4 ocfs2 orangefs pvfs2 smb2 smb3 smbfs virtiofs""".split()
+)
+"""Where locks and fsync mean less than the spool needs."""
+
+_MOUNT_POINT: Final = 4
+"""Of a line of mountinfo (proc(5)); the type is the first field after `` - ``."""
+
+
+@dataclass(slots=True)
+class Lock:
+    """A held flock on an instance's folder."""
+
+    folder: Path
+    _descriptor: int = field(repr=False)
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._descriptor)
+
+
+def try_lock(folder: Path) -> Lock | None:
+    """Take the lock of an instance, or None while a process lives that holds it.
+
+    Raises OSError when the folder cannot be used at all.
+    """
+    path = folder / "lock"
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        there = path.stat()
+        if (there.st_dev, there.st_ino) == (lambda s: (s.st_dev, s.st_ino))(os.fstat(descriptor)):
+            return Lock(folder, descriptor)
+    except FileNotFoundError:
+        pass  # removed or renamed between open and lock: it is somebody else's now
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise
+    os.close(descriptor)
+    return None
+
+
+def instances(root: Path) -> list[Path]:
+    """The instance folders under a root, largest database first."""
+    if not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if path.is_dir() and (path / "lock").exists()]
+    return sorted(folders, key=lambda path: (-_size(path / "spool.db"), path.name))
+
+
+def take(root: Path, new_name: str) -> Lock:
+    """Take over the largest orphan as our own, or make a new instance.
+
+    Raises :class:`SpoolRefused` for a network file system, OSError for a disk that cannot.
+    """
+    make_private(root)
+    refuse_network(root)
+    for folder in instances(root):
+        lock = try_lock(folder)
+        if lock is not None:
+            return lock
+    folder = root / new_name
+    make_private(folder)
+    lock = try_lock(folder)
+    if lock is None:
+        raise SpoolRefused(f"another process took {folder} at once: start again")
+    sync_folder(root)
+    return lock
+
+
+def adopt(ours: Path, orphan: Lock) -> Path:
+    """Move an orphan whose lock we hold below our own folder; returns its new place."""
+    shelf = ours / "adopted"
+    make_private(shelf)
+    place = shelf / orphan.folder.name
+    orphan.folder.rename(place)
+    sync_folder(shelf)
+    sync_folder(orphan.folder.parent)
+    return place
+
+
+def set_files_aside(folder: Path, why: str) -> Path:
+    """Move a damaged database below ``damaged/``, under a name with the time; returns that folder."""
+    shelf = folder / "damaged"
+    make_private(shelf)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    place = shelf / f"{stamp}-{why}"
+    number = 1
+    while place.exists():
+        number += 1
+        place = shelf / f"{stamp}-{why}-{number}"
+    make_private(place)
+    for name in (
+        "spool.db-wal",
+        "spool.db-shm",
+        "spool.db",
+    ):  # the database last: it is what a start looks for
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).rename(place / name)
+    sync_folder(place)
+    sync_folder(shelf)
+    sync_folder(folder)
+    return place
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder for us alone; one that exists is closed to others."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def make_private_file(path: Path) -> None:
+    """Create the file for us alone before SQLite does, which then keeps its mode."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refuse_network(folder: Path, mountinfo: str | None = None) -> None:
+    """Raise :class:`SpoolRefused` where the folder lies on a network file system.
+
+    ``mountinfo`` is the text of /proc/self/mountinfo (read if not given; no check where there is none).
+    """
+    if mountinfo is None:
+        try:
+            mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return
+    kind = _file_system(str(folder.resolve()), mountinfo)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise SpoolRefused(
+            f"{folder} is on a network file system ({kind}), where locks and fsync cannot be trusted: "
+            "give the data directory a local disk or a block volume"
+        )
+
+
+def _file_system(path: str, mountinfo: str) -> str:
+    best, kind = "", ""
+    for line in mountinfo.splitlines():
+        before, dash, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not dash or len(fields) <= _MOUNT_POINT:
+            continue
+        point = fields[_MOUNT_POINT].encode().decode("unicode_escape")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, after.split(" ", 1)[0]
+    return kind
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

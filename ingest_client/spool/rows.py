@@ -1,0 +1,57 @@
+"""A row of ``turns``: its columns, its checksum, and the statements that write one."""
+
+from enum import StrEnum, unique
+from typing import Final, NamedTuple, TypeAlias
+
+from ingest_client.spool.record import row_crc
+
+Value: TypeAlias = None | int | float | bytes | str
+"""What SQLite stores."""
+
+
+@unique
+class RowState(StrEnum):
+    """Where a kept turn stands. *In flight* and *acknowledged* are no rows: memory, and none."""
+
+    PENDING = "pending"
+    DEAD_LETTER = "dead_letter"
+    QUARANTINED = "quarantined"
+    DAMAGED = "damaged"
+
+
+class Row(NamedTuple):
+    """One row of ``turns``, in the order of the schema."""
+
+    seq: int
+    turn_id: str
+    tenant: str
+    created_at_ns: int
+    state: str
+    outcome: str
+    reason: str
+    attempts: int
+    due_at_ns: int
+    generation: int
+    body_bytes: int
+    stored_bytes: int
+    crc: int
+
+    def sealed(self) -> "Row":
+        """The same row with the checksum that its columns call for."""
+        return self._replace(crc=row_crc(*self[:-1]))
+
+    @property
+    def intact(self) -> bool:
+        """Whether the columns are those that were written."""
+        return self.crc == row_crc(*self[:-1])
+
+
+COLUMNS: Final = ", ".join(Row._fields)
+INSERT: Final = f"INSERT INTO turns({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"  # noqa: S608
+REPLACE: Final = INSERT.replace("INSERT", "INSERT OR REPLACE", 1)
+SELECT: Final = f"SELECT {COLUMNS} FROM turns"  # noqa: S608 - our own column names
+
+
+def as_row(values: tuple[object, ...]) -> Row:
+    """A row as SQLite gave it. Types are whatever the file says: check :attr:`Row.intact` before trust."""
+    return Row(*values)  # type: ignore[arg-type]

@@ -1,0 +1,420 @@
+"""One spool database, as plain synchronous operations on one connection.
+
+Used by exactly one thread. Everything that changes rows happens inside
+:meth:`Store.transaction`; what is remembered in memory (usage, claims, counters)
+follows the transaction: it is taken back when that is rolled back. Errors of SQLite
+pass through as they are: :mod:`ingest_client.spool.faults` says what they mean.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import apsw
+
+from capture.outcomes import Outcome
+from ingest_client.sink import Kept, Record, Shed
+from ingest_client.spool import books
+from ingest_client.spool.books import Books
+from ingest_client.spool.checkpoints import CheckpointTable
+from ingest_client.spool.record import Damaged, Packer
+from ingest_client.spool.rows import INSERT, REPLACE, SELECT, Row, RowState, Value, as_row
+from ingest_client.spool.settings import FullPolicy, SpoolSettings
+from ingest_client.spool.usage import Usage
+
+KEPT: Final = Kept()
+
+KEPT_ATTEMPTS: Final = 100
+"""Attempts remembered per turn: the newest. A week of retries needs no more to be understood."""
+
+_LARGEST_INTEGER: Final = (1 << 63) - 1
+
+
+class Store:
+    """The tables of one spool. See the module for the rules."""
+
+    def __init__(self, connection: apsw.Connection, settings: SpoolSettings) -> None:
+        """Read the books and the usage of a prepared database."""
+        self.connection = connection
+        self.settings = settings
+        self.packer = Packer(settings.zstd_level)
+        self.usage = Usage()
+        self.books = Books(connection)
+        self.checkpoints = CheckpointTable(connection, self.packer, settings.stale_after_s)
+        self.claimed: dict[int, Row] = {}
+        self.strangers: list[int] = []
+        self.fresh_after: dict[str, tuple[int, int]] = {}
+        """How far each tenant's never tried turns are claimed: (created_at_ns, seq)."""
+        self.moved: Counter[str] = Counter()
+        self._undo: list[Callable[[], object]] = []
+        self._noted: Counter[str] = Counter()
+        self._next_seq = 1
+        self.closed = False
+        self._load()
+
+    def _load(self) -> None:
+        """Sum up the rows. Rows in no known state are noted as strangers: their columns are damaged."""
+        self._next_seq = 1 + _integer(self.connection, "SELECT ifnull(max(seq), 0) FROM turns")
+        known = [state.value for state in RowState]
+        sums = self.connection.execute(
+            "SELECT tenant, state, count(*), sum(body_bytes), sum(stored_bytes), min(created_at_ns)"
+            " FROM turns WHERE typeof(tenant) = 'text' GROUP BY tenant, state"
+        )
+        for tenant, state, turns, body_bytes, stored_bytes, oldest in sums:
+            pending = turns if state == RowState.PENDING else 0
+            self.usage.change(
+                str(tenant),
+                waiting=_whole(pending),
+                waiting_bytes=_whole(body_bytes) if pending else 0,
+                pending=_whole(pending),
+                stored_bytes=_whole(stored_bytes),
+            )
+            if pending:
+                self.usage.of(str(tenant)).oldest_at_ns = _whole(oldest)
+        marks = ", ".join("?" * len(known))
+        strange = f"SELECT seq FROM turns WHERE state NOT IN ({marks}) OR typeof(tenant) <> 'text'"  # noqa: S608
+        self.strangers = [_whole(row[0]) for row in self.connection.execute(strange, known)]
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block did, durably; or roll all of it back and pass the error on.
+
+        ``moved`` then has the ledger's terms that changed, those of :meth:`note` left out.
+        """
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            moved = self.books.write()
+            moved.subtract(self._noted)
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self.books.committed()
+        self.checkpoints.committed()
+        self._undo.clear()
+        self._noted.clear()
+        self.moved = Counter({term: n for term, n in moved.items() if n})
+
+    def _roll_back(self) -> None:
+        for undo in reversed(self._undo):
+            undo()
+        self._undo.clear()
+        self._noted.clear()
+        self.books.rolled_back()
+        self.checkpoints.rolled_back()
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    # Keeping
+
+    def keep(self, record: Record) -> Kept | Shed:
+        """Insert a record. A turn id that is here already, or whose end was written before, is kept as it was."""
+        if self.checkpoints.finished_before(record.turn_id):
+            return KEPT
+        generation = self.checkpoints.generation_of(record.turn_id) or self.books.generation
+        frame = self.packer.pack(record.turn_id, record.tenant, record.created_at_ns, record.body)
+        shed = self._make_room(record.tenant, len(frame))
+        if shed is not None:
+            self.books.count(generation, shed.outcome.value)
+            self.checkpoints.finish(record.turn_id, self.books.generation)
+            return shed
+        quarantine = record.quarantine
+        row = Row(
+            seq=self._next_seq,
+            turn_id=record.turn_id,
+            tenant=record.tenant,
+            created_at_ns=record.created_at_ns,
+            state=RowState.QUARANTINED.value if quarantine else RowState.PENDING.value,
+            outcome=quarantine.outcome.value if quarantine else "",
+            reason=_sound(quarantine.reason) if quarantine else "",
+            attempts=0,
+            due_at_ns=0,
+            generation=generation,
+            body_bytes=len(record.body),
+            stored_bytes=len(frame),
+            crc=0,
+        ).sealed()
+        if self.insert(row, frame):
+            self.books.count(generation, quarantine.outcome.value if quarantine else books.SPOOLED)
+        self.checkpoints.finish(record.turn_id, self.books.generation)
+        return KEPT
+
+    def insert(self, row: Row, frame: bytes) -> bool:
+        """Add a sealed row and its frame under the row's own (new) seq. False: the turn id is here already."""
+        self.connection.execute(INSERT + " ON CONFLICT(turn_id) DO NOTHING", row)
+        if not self.connection.changes():
+            return False
+        self.connection.execute("INSERT INTO bodies VALUES(?, ?)", (row.seq, frame))
+        self._next_seq = row.seq + 1
+        pending = row.state == RowState.PENDING
+        self.undoable(
+            self.usage.change(
+                row.tenant,
+                waiting=int(pending),
+                waiting_bytes=row.body_bytes if pending else 0,
+                pending=int(pending),
+                stored_bytes=row.stored_bytes,
+            )
+        )
+        if pending:
+            self._became_claimable(row)
+        return True
+
+    def _became_claimable(self, row: Row) -> None:
+        part = self.usage.of(row.tenant)
+        part.oldest_at_ns = min(part.oldest_at_ns or row.created_at_ns, row.created_at_ns)
+        if (row.created_at_ns, row.seq) <= self.fresh_after.get(row.tenant, (-1, -1)):
+            del self.fresh_after[row.tenant]
+
+    @property
+    def next_seq(self) -> int:
+        """The seq that the next inserted row must have."""
+        return self._next_seq
+
+    def _make_room(self, tenant: str, stored_bytes: int) -> Shed | None:
+        """Apply the quotas in bytes; None when there is room now."""
+        reason = self.usage.over_quota(self.settings, tenant, stored_bytes)
+        if reason and self.settings.full_policy is FullPolicy.DROP_OLDEST:
+            mine = bool(self.settings.tenant_quota_bytes) and "tenant" in reason
+            for row in self._oldest_waiting(tenant if mine else None):
+                self.give_up(row, Outcome.OVER_BUDGET)
+                reason = self.usage.over_quota(self.settings, tenant, stored_bytes)
+                if not reason:
+                    break
+        return Shed(Outcome.OVER_BUDGET, reason) if reason else None
+
+    def _oldest_waiting(self, tenant: str | None, page: int = 64) -> Iterator[Row]:
+        """Unclaimed pending rows, oldest first, of one tenant or of all."""
+        after = 0
+        where = " WHERE state = 'pending' AND seq > ?" + ("" if tenant is None else " AND tenant = ?")
+        while True:
+            bindings = (after,) if tenant is None else (after, tenant)
+            rows = self.rows(SELECT + where + " ORDER BY seq LIMIT 64", bindings)
+            yield from (row for row in rows if row.seq not in self.claimed)
+            if len(rows) < page:
+                return
+            after = rows[-1].seq
+
+    # Settling
+
+    def acknowledge(self, seqs: Sequence[int]) -> None:
+        """Delete delivered turns. One that is gone already, or that nobody claimed, is left as it is."""
+        for seq in seqs:
+            row = self._settle(seq)
+            if row is not None:
+                self.delete(row)
+                self.books.count(row.generation, books.SPOOLED, -1)
+                self.books.count(row.generation, books.DELIVERED)
+
+    def release(self, seqs: Sequence[int]) -> None:
+        """Give claimed turns back as they were."""
+        for seq in seqs:
+            row = self._settle(seq)
+            if row is not None:
+                self._waits_again(row)
+
+    def retry(self, seq: int, at_ns: int, number: int, attempt: str) -> None:
+        """Put a claimed turn off until ``at_ns``, with the attempt that failed (JSON)."""
+        row = self._settle(seq)
+        if row is None:
+            return
+        self._record_attempt(seq, number, attempt)
+        later = row._replace(attempts=number, due_at_ns=min(max(1, at_ns), _LARGEST_INTEGER))
+        self.rewrite(later)
+        self._waits_again(later)
+
+    def dead_letter(self, seq: int, outcome: Outcome, reason: str, number: int, attempt: str) -> None:
+        """Keep a claimed turn that was refused for good."""
+        row = self._settle(seq)
+        if row is None:
+            return
+        self._record_attempt(seq, number, attempt)
+        self.rewrite(
+            row._replace(
+                state=RowState.DEAD_LETTER.value,
+                outcome=outcome.value,
+                reason=_sound(reason),
+                attempts=number,
+            )
+        )
+        self.undoable(self.usage.change(row.tenant, pending=-1))
+        self.books.count(row.generation, books.SPOOLED, -1)
+        self.books.count(row.generation, outcome.value)
+
+    def give_up(self, row: Row, outcome: Outcome) -> None:
+        """Delete an unclaimed pending turn that quotas no longer allow (``outcome`` is lost)."""
+        self.claim(row)
+        self._settle(row.seq)
+        self.delete(row)
+        self.books.count(row.generation, books.SPOOLED, -1)
+        self.books.count(row.generation, outcome.value)
+
+    def mend(self, row: Row, reason: str) -> bool:
+        """Deal with a claimed (or strange) row whose check failed. True: its payload is whole, so only the
+        row was wrong, and it is pending again as if never tried. False: it is damaged, and lost.
+        """
+        try:
+            body = self.body(row)
+        except Damaged:
+            self._set_aside(row, reason)
+            return False
+        if row.state != RowState.PENDING:
+            self.undoable(self.usage.change(row.tenant, pending=1, stored_bytes=row.stored_bytes))
+        self._settle(row.seq)
+        whole = row._replace(
+            state=RowState.PENDING.value,
+            outcome="",
+            reason="",
+            attempts=0,
+            due_at_ns=0,
+            generation=_whole(row.generation),
+            body_bytes=len(body),
+        )
+        self.rewrite(whole)
+        self._waits_again(whole)
+        return True
+
+    def _set_aside(self, row: Row, reason: str) -> None:
+        """Mark a row whose payload is not what was written: lost, its bytes kept for a person."""
+        if row.state == RowState.PENDING:
+            self._settle(row.seq)
+            self.undoable(self.usage.change(row.tenant, pending=-1))
+        generation = _whole(row.generation)
+        known = row.state != RowState.PENDING and row.outcome in books.TERMS
+        self.books.count(generation, row.outcome if known else books.SPOOLED, -1)
+        self.books.count(generation, Outcome.VOLUME_DISCARDED.value)
+        self.rewrite(
+            row._replace(
+                state=RowState.DAMAGED.value,
+                outcome=Outcome.VOLUME_DISCARDED.value,
+                reason=_sound(reason),
+                generation=generation,
+            )
+        )
+
+    # Rows
+
+    def rows(self, sql: str, bindings: Sequence[Value] = ()) -> list[Row]:
+        """Every row of a ``SELECT`` of all columns."""
+        return [as_row(values) for values in self.connection.execute(sql, bindings)]
+
+    def row(self, seq: int) -> Row | None:
+        """The row, or None."""
+        found = self.rows(SELECT + " WHERE seq = ?", (seq,))
+        return found[0] if found else None
+
+    def body(self, row: Row) -> bytes:
+        """The payload of a row. Raises :class:`Damaged`."""
+        frame = self.frame(row.seq)
+        if frame is None:
+            raise Damaged("the payload is missing")
+        return self.packer.unpack(frame, row.turn_id, row.tenant, row.created_at_ns)
+
+    def frame(self, seq: int) -> bytes | None:
+        """The stored bytes under a seq."""
+        found = self.connection.execute("SELECT frame FROM bodies WHERE seq = ?", (seq,)).fetchone()
+        return found[0] if found is not None and isinstance(found[0], bytes) else None
+
+    def rewrite(self, row: Row) -> None:
+        """Write a row's new columns, sealed."""
+        self.connection.execute(REPLACE, row.sealed())
+
+    def delete(self, row: Row) -> None:
+        """Remove a row that is not waiting, with its payload and attempts."""
+        self.connection.execute("DELETE FROM turns WHERE seq = ?", (row.seq,))
+        self.connection.execute("DELETE FROM bodies WHERE seq = ?", (row.seq,))
+        if row.attempts:
+            self.connection.execute("DELETE FROM attempts WHERE seq = ?", (row.seq,))
+        pending = -1 if row.state == RowState.PENDING else 0
+        self.undoable(self.usage.change(row.tenant, pending=pending, stored_bytes=-row.stored_bytes))
+
+    # Claims, in memory
+
+    def claim(self, row: Row) -> None:
+        """Take a waiting row out of the backlog."""
+        self.claimed[row.seq] = row
+        self.undoable(self.usage.change(row.tenant, waiting=-1, waiting_bytes=-row.body_bytes))
+        self.undoable(lambda: self.claimed.pop(row.seq, None))
+
+    def _settle(self, seq: int) -> Row | None:
+        row = self.claimed.pop(seq, None)
+        if row is not None:
+            claimed = row
+            self.undoable(lambda: self.claimed.__setitem__(seq, claimed))
+        return row
+
+    def _waits_again(self, row: Row) -> None:
+        self.undoable(self.usage.change(row.tenant, waiting=1, waiting_bytes=row.body_bytes))
+        self._became_claimable(row)
+
+    def undoable(self, undo: Callable[[], object]) -> None:
+        """Remember how to take a change in memory back, should the transaction fail."""
+        if self.connection.in_transaction:
+            self._undo.append(undo)
+
+    def _record_attempt(self, seq: int, number: int, attempt: str) -> None:
+        self.connection.execute("INSERT OR REPLACE INTO attempts VALUES(?, ?, ?)", (seq, number, attempt))
+        self.connection.execute(
+            "DELETE FROM attempts WHERE seq = ? AND number <= ?", (seq, number - KEPT_ATTEMPTS)
+        )
+
+    # The life of a process
+
+    def resume(self, before: "Store") -> None:
+        """Carry on for a store of the same process that was closed: its claims, and seqs it gave away.
+
+        A claim whose row is not here (the files were set aside) is dropped: settling it does nothing.
+        """
+        self._next_seq = max(self._next_seq, before.next_seq)
+        self.checkpoints.taken |= before.checkpoints.taken
+        for seq in before.claimed:
+            row = self.row(seq)
+            if row is not None and row.state == RowState.PENDING:
+                self.claim(row)
+
+    def close(self) -> None:
+        """Close the connection, without a checkpoint. Never raises."""
+        self.closed = True
+        with suppress(apsw.Error):
+            self.connection.close(force=True)
+
+    def begin(self, generation_id: str, now_ns: int) -> int:
+        """Start (or resume) a generation, inside a transaction; returns what the dead ones lost."""
+        return self.books.begin(generation_id, now_ns, self.checkpoints.open_by_generation())
+
+    def expire(self, tenant: str, before_ns: int, limit: int) -> int:
+        """Give up the tenant's unclaimed turns created before a time; returns how many. At most ``limit``."""
+        part = self.usage.of(tenant)
+        if not part.pending or part.oldest_at_ns >= before_ns:
+            return 0
+        sql = SELECT + " WHERE state = 'pending' AND tenant = ? AND created_at_ns < ? LIMIT ?"
+        rows = self.rows(sql, (tenant, before_ns, limit + len(self.claimed)))
+        for row in rows:
+            if row.seq not in self.claimed:
+                self.give_up(row, Outcome.INGEST_TIMEOUT)
+        if len(rows) <= limit:
+            sql = "SELECT ifnull(min(created_at_ns), 0) FROM turns WHERE state = 'pending' AND tenant = ?"
+            part.oldest_at_ns = _integer(self.connection, sql, (tenant,))
+        return len(rows)
+
+    def note(self, counts: Mapping[str, int]) -> None:
+        """Add counts made outside the spool to this generation, inside a transaction."""
+        for term, n in counts.items():
+            self.books.count(self.books.generation, term, n)
+            self._noted[term] += n
+
+
+def _integer(connection: apsw.Connection, sql: str, bindings: Sequence[Value] = ()) -> int:
+    return _whole(connection.execute(sql, bindings).get)
+
+
+def _whole(value: object) -> int:
+    """An integer column as SQLite gave it; a damaged one counts as 0 (its row's CRC will tell)."""
+    return value if isinstance(value, int) else 0
+
+
+def _sound(text: str) -> str:
+    """Text that SQLite can hold: unpaired surrogates and NULs made visible."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
