@@ -18,6 +18,12 @@ _NO_ID: Final = frozenset({"", "null"})
 """What stands for an absent call id (Mistral's own library writes the string)."""
 
 
+def call_id(sent: object) -> str | None:
+    """The id of a call as sent, or None when there is none."""
+    given = as_text(sent)
+    return None if given in _NO_ID else given
+
+
 class Call:
     """A tool call while its fragments arrive."""
 
@@ -70,17 +76,14 @@ class Call:
     def tool_call(self) -> ToolCall:
         """The call of the neutral view."""
         arguments, raw = self._parsed()
-        return ToolCall(
-            id=None if self.id in _NO_ID else self.id, name=self.name, arguments=arguments, raw_arguments=raw
-        )
+        return ToolCall(id=call_id(self.id), name=self.name, arguments=arguments, raw_arguments=raw)
 
     def block(self) -> Block:
         """The block of the contract: arguments that are no object keep the whole call instead."""
         arguments, raw = self._parsed()
-        call_id = "" if self.id in _NO_ID else self.id
         return Block(
             type="tool_use",
-            tool_use_id=call_id,
+            tool_use_id=call_id(self.id) or "",
             tool_name=self.name,
             tool_input=arguments,
             content=self._item(raw) if raw is not None else None,
@@ -285,6 +288,11 @@ class Answer:
         if not self._audio and not self._audio_texts:
             return None
         return {**self._audio, **{name: pieces.text() for name, pieces in self._audio_texts.items()}}
+
+    def unreadable_calls(self) -> list[str]:
+        """The names of calls whose arguments are no JSON object, as they should be."""
+        json_calls = [call.tool_call() for call in self._calls if not call.custom]
+        return [call.name for call in json_calls if call.arguments is None]
 
     def is_empty(self) -> bool:
         """Whether nothing has been said yet."""

@@ -23,7 +23,6 @@ from capture.dialects.openai_answer import Answer
 from capture.dialects.openai_errors import error_in, provider_error
 from capture.dialects.openai_usage import usage_of, wire_usage_of
 from capture.turn import (
-    Choice,
     Damage,
     Diagnostic,
     Dialect,
@@ -131,9 +130,9 @@ class ChatFold:
     def events(self, names: Sequence[bytes], datas: Sequence[bytes]) -> None:
         """Fold a batch of chunks."""
         if self._done:
-            self._damage.add(Damage.UNKNOWN_EVENT, "after [DONE]", len(datas))
+            self._ignore(len(datas))
             return
-        if _DONE in datas or datas[-1].startswith(_DONE):
+        if _DONE in datas:
             datas = self._until_done(datas)
         errors = {at for at, name in enumerate(names) if name == b"error"} if any(names) else ()
         for at, chunk in enumerate(self._read(datas)):
@@ -156,11 +155,15 @@ class ChatFold:
         self._touched.clear()
 
     def _until_done(self, datas: Sequence[bytes]) -> Sequence[bytes]:
-        for at, data in enumerate(datas):
-            if data.startswith(_DONE):
-                self._done = True
-                return datas[:at]
-        return datas
+        at = datas.index(_DONE)
+        self._done = True
+        self._ignore(len(datas) - at - 1)
+        return datas[:at]
+
+    def _ignore(self, count: int) -> None:
+        """Official clients hang up at ``[DONE]``: what follows is no part of the answer."""
+        if count:
+            self._damage.add(Damage.UNKNOWN_EVENT, "after [DONE]", count)
 
     def _read(self, datas: Sequence[bytes]) -> Iterable[_Chunk | None]:
         if self._named:
@@ -324,7 +327,7 @@ class ChatFold:
             partial=partial,
             wire=self._wire(answers, done=ended),
             provider_error=self._error,
-            diagnostics=self._diagnostics(answers, choices),
+            diagnostics=self._diagnostics(answers),
             unparsed=tuple(_unparsed(answers)),
         )
 
@@ -359,11 +362,9 @@ class ChatFold:
             extra=extra,
         )
 
-    def _diagnostics(self, answers: Sequence[Answer], choices: Sequence[Choice]) -> tuple[Diagnostic, ...]:
+    def _diagnostics(self, answers: Sequence[Answer]) -> tuple[Diagnostic, ...]:
         found = list(self._damage.diagnostics())
-        bad = [
-            call.name for choice in choices for call in choice.tool_calls if call.raw_arguments is not None
-        ]
+        bad = [name for answer in answers for name in answer.unreadable_calls()]
         if bad:
             found.append(Diagnostic(Damage.UNPARSEABLE_TOOL_INPUT, len(bad), bad[0][:200]))
         unknown = sum(len(answer.unknown) for answer in answers)

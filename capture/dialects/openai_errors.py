@@ -7,7 +7,7 @@
 
 import msgspec
 
-from capture.dialects.members import as_mapping, as_text
+from capture.dialects.members import as_list, as_mapping, as_text
 from capture.turn import JsonObject, ProviderError
 
 
@@ -17,7 +17,8 @@ def error_in(body: JsonObject) -> JsonObject | str | None:
     if isinstance(error, str) and error:
         return body
     if error:
-        return as_mapping(error) or compact(error)
+        listed = as_list(error)  # Cloudflare's gateway
+        return as_mapping(listed[0] if listed else error) or compact(error)
     if body.get("object") == "error" or "error_code" in body:
         return body
     if "detail" in body and "choices" not in body:
@@ -33,8 +34,13 @@ def provider_error(error: JsonObject | str, where: str) -> ProviderError:
 
 
 def compact(value: object) -> str:
-    """Any JSON value as compact text; a string is itself."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    """Any JSON value as compact text; a string is itself, a value too deep to write is empty."""
+    if isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.encode(value).decode()
+    except RecursionError:
+        return ""
 
 
 def _type(error: JsonObject) -> str | None:

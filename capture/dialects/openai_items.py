@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from capture.dialects.members import as_list, as_mapping, as_text
+from capture.dialects.openai_answer import call_id
 from capture.dialects.pieces import Pieces, parse_arguments
 from capture.turn import Block, JsonObject, ToolCall
 
@@ -136,7 +137,7 @@ def _texts(items: list[object]) -> Iterator[str]:
         if isinstance(content, str):
             yield content
         for part in _parts(content):
-            if part.get("type") in {"output_text", "text"}:
+            if as_text(part.get("type")) in {"output_text", "text"}:
                 yield as_text(part.get("text"))
 
 
@@ -185,7 +186,7 @@ def _tool_call(item: JsonObject) -> ToolCall | None:
     else:
         return None
     return ToolCall(
-        id=as_text(item.get("call_id")) or None,
+        id=call_id(item.get("call_id")),
         name=as_text(item.get("name")),
         arguments=arguments,
         raw_arguments=raw,
