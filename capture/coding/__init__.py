@@ -9,6 +9,7 @@ refused for either reason.
 """
 
 from collections.abc import Iterable
+from io import BytesIO
 from typing import Final
 
 from capture.coding.errors import CodingError, CodingFailure
@@ -52,11 +53,13 @@ class ContentDecoder:
         pieces: Iterable[bytes] = (data,)
         for layer in self._layers:
             pieces = layer.undo(pieces)
+        text = BytesIO()  # gives its own buffer away: joining would hold everything twice
         try:
-            return b"".join(pieces)
+            text.writelines(pieces)
         except CodingError as error:
             self._failure = error
             raise
+        return text.getvalue()
 
     def finish(self) -> bytes:
         """The body has ended. Nothing is ever held back for the end, so no text is left."""
