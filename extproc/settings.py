@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from ingest_client.delivery.settings import DeliverySettings
 from ingest_client.spool.settings import SpoolSettings
 
@@ -37,3 +39,13 @@ class SidecarSettings:
     tls: TlsSettings | None = None
     spool: SpoolSettings
     delivery: DeliverySettings
+
+
+def encode_settings(settings: SidecarSettings) -> bytes:
+    """The settings as one line of JSON, for a worker's stdin."""
+    return msgspec.json.encode(settings, enc_hook=str)
+
+
+def decode_settings(line: bytes) -> SidecarSettings:
+    """Read what :func:`encode_settings` wrote."""
+    return msgspec.json.decode(line, type=SidecarSettings, dec_hook=lambda kind, text: kind(text))

@@ -17,7 +17,7 @@ import msgspec
 
 from extproc.admin import AdminPages, AdminServer
 from extproc.merge import merged_metrics
-from extproc.settings import SidecarSettings
+from extproc.settings import SidecarSettings, encode_settings
 from extproc.transport.address import parse_address
 
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Supervisor:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+        process.stdin.write(encode_settings(self._settings) + b"\n")
         line = await asyncio.wait_for(process.stdout.readline(), _READY_S)
         if not line:
             raise WorkerError(f"worker {worker.index} ended before it listened: see its last log line")

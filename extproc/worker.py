@@ -15,9 +15,10 @@ import uvloop
 
 from extproc.app import Worker
 from extproc.logs import log_to_stderr
-from extproc.settings import SidecarSettings
+from extproc.settings import SidecarSettings, decode_settings
 from extproc.supervisor import WorkerReady
 from extproc.transport.address import AddressError
+from ingest_client.spool.schema import SpoolRefused
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 def main() -> int:
     """Run the worker; returns the exit code."""
     index = int(sys.argv[1])
-    settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=SidecarSettings)
+    settings = decode_settings(sys.stdin.buffer.readline())
     log_to_stderr(f"worker-{index}", settings.log_level)
     try:
         uvloop.run(_serve(settings, index))

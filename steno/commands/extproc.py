@@ -14,7 +14,7 @@ import yaml
 from extproc.logs import log_to_stderr
 from extproc.settings import SidecarSettings, TlsSettings
 from extproc.supervisor import Supervisor, WorkerError
-from extproc.transport.address import AddressError, parse_address
+from extproc.transport.address import AddressError
 from ingest_client.delivery.settings import DeliverySettings, DeliverySettingsError, EndpointSettings
 from ingest_client.spool.settings import SpoolSettings
 from steno.commands.parsers import Subparsers
@@ -64,11 +64,6 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         return cast("Path | None", value(name))
 
     problems: list[str] = []
-    for name in ("listen", "admin_listen"):
-        try:
-            parse_address(cast("str", value(name)))
-        except AddressError as error:
-            problems.append(f"extproc.{name}: {error}")
     delivery = _delivery(values, problems)
     certificate, key, client_ca = file("tls_cert_file"), file("tls_key_file"), file("tls_client_ca_file")
     if (certificate is None) != (key is None) or (client_ca is not None and certificate is None):

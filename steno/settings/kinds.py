@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, cast
 
+from extproc.transport.address import AddressError, parse_address
+
 _SIZE: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
@@ -44,6 +46,24 @@ class Text:
         if self.choices and text not in self.choices:
             raise ValueError(self.expected)
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on."""
+
+    @property
+    def expected(self) -> str:
+        """What is accepted."""
+        return "HOST:PORT, [IPV6]:PORT or unix:PATH"
+
+    def read(self, given: object) -> str:
+        """The address as it was written."""
+        try:
+            parse_address(str(given))
+        except AddressError as error:
+            raise ValueError(self.expected) from error
+        return str(given)
 
 
 @dataclass(frozen=True, slots=True)

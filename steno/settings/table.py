@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ingest_client.payload import MAX_BODY_BYTES
-from steno.settings.kinds import File, Kind, Size, Span, Switch, Text, Texts, Whole, Workers
+from steno.settings.kinds import File, Kind, Listen, Size, Span, Switch, Text, Texts, Whole, Workers
 
 _LARGEST_BYTES: Final = 1 << 50
 _LONGEST_S: Final = 366 * 86400.0
@@ -45,7 +45,7 @@ class Row:
 ROWS: Final = (
     Row(
         path="extproc.listen",
-        kind=Text(),
+        kind=Listen(),
         default="127.0.0.1:50051",
         help="Where Envoy's ext_proc streams arrive: HOST:PORT or unix:PATH.",
         reason="loopback: a sidecar's Envoy is on the same host; in a cluster say 0.0.0.0:50051",
@@ -53,7 +53,7 @@ ROWS: Final = (
     ),
     Row(
         path="extproc.admin_listen",
-        kind=Text(),
+        kind=Listen(),
         default="127.0.0.1:9090",
         help="Where /metrics, /healthz, /readyz and /state are served.",
         reason="loopback until somebody decides who may look",
