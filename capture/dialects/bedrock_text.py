@@ -27,6 +27,9 @@ _REASONS: Final = ("completionReason", "stop_reason", "finish_reason", "finishRe
 _PROMPT_COUNTS: Final = ("inputTextTokenCount", "prompt_token_count")
 _OUTPUT_COUNTS: Final = ("totalOutputTextTokenCount", "generation_token_count")
 _FINISHED: Final = "is_finished"
+_REPEATED: Final = "generations"
+_OURS: Final = "amazon-bedrock-"
+"""Bedrock's own members, beside the family's."""
 _KNOWN: Final = frozenset((*_LISTS, *_TEXTS, *_REASONS, *_PROMPT_COUNTS, *_OUTPUT_COUNTS, _FINISHED))
 
 
@@ -99,6 +102,8 @@ class TextFold:
         self._add(given)
 
     def _add(self, given: JsonObject) -> None:
+        if all(name.startswith(_OURS) for name in given):
+            return
         if _KNOWN.isdisjoint(given):
             self._unparsed.append(given)
             self._damage.add(Damage.UNKNOWN_CONTENT, ",".join(given))
@@ -106,19 +111,24 @@ class TextFold:
         self._id = self._id or as_text(given.get("id"))
         self._model = self._model or as_text(given.get("model"))
         self._counts.update(_counts(given))
-        listed = next((as_list(given[name]) for name in _LISTS if name in given), None)
+        listed = next((name for name in _LISTS if name in given), None)
         if listed is None:
-            self._generation(as_int(given.get("index")) or 0, _read(given), whole=False)
+            self._generation(as_int(given.get("index")) or 0, _read(given), repeated=False)
             return
-        for position, item in enumerate(listed):
+        for position, item in enumerate(as_list(given[listed])):
             generation = as_mapping(item) or {}
             index = as_int(generation.get("index"))
-            self._generation(position if index is None else index, _read(generation), whole=True)
+            self._generation(
+                position if index is None else index, _read(generation), repeated=listed == _REPEATED
+            )
 
-    def _generation(self, index: int, read: _Read, *, whole: bool) -> None:
+    def _generation(self, index: int, read: _Read, *, repeated: bool) -> None:
+        """Take what an object says of a generation.
+
+        ``repeated``: it may be what a stream of pieces gave already (Cohere's last object).
+        """
         generation = self._generations.setdefault(index, _Generation())
-        # Cohere repeats the whole generations in the last object of a stream of pieces.
-        if read.text and not (whole and read.reason and generation.text):
+        if read.text and not (repeated and generation.text):
             generation.text.append(read.text)
             generation.text.settle()
         generation.reason = read.reason or generation.reason
