@@ -33,7 +33,9 @@ from ingest.routes import router
 from ingest.service import Service
 from ingest.settings import IngestSettings
 from ingest.store.connection import Engine, StoreError, UnavailableError
-from ingest.store.sqlite import NewerSchemaError, SqliteEngine
+from ingest.store.postgres import PostgresEngine, UnsafeServerError
+from ingest.store.schema import NewerSchemaError
+from ingest.store.sqlite import SqliteEngine
 from ingest.store.store import Store
 from ingest.store.writer import WriteLimits
 
@@ -59,6 +61,8 @@ def engine_of(url: str) -> Engine:
     parts = urlsplit(url)
     if parts.scheme == "sqlite" and parts.path.strip("/"):
         return SqliteEngine(Path(parts.path.removeprefix("/")))
+    if parts.scheme in ("postgresql", "postgres"):
+        return PostgresEngine(url)
     raise StartError(f"database_url must be sqlite:///PATH or postgresql://…, not {parts.scheme or url!r}")
 
 
@@ -115,7 +119,7 @@ async def running(application: Application) -> AsyncGenerator[Service]:
     service = application.service
     try:
         await service.store.open()
-    except (UnavailableError, NewerSchemaError, OSError) as error:
+    except (UnavailableError, NewerSchemaError, UnsafeServerError, OSError) as error:
         raise StartError(f"the database cannot be used: {error}") from error
     try:
         async with asyncio.TaskGroup() as group:
@@ -141,7 +145,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 def _told(status: int, prefix: str = "") -> Callable[[Request, Exception], Awaitable[Response]]:
     """Answer an exception with ``status`` and its own words."""
 
-    async def handler(_: Request, error: Exception) -> Response:  # noqa: RUF029 -- a plain one would cost a thread
+    async def handler(_: Request, error: Exception) -> Response:
         return refuse(status, f"{prefix}{error}")
 
     return handler

@@ -18,6 +18,10 @@ class UnavailableError(StoreError):
     """The world failed (database away, disk full): the same call may work later."""
 
 
+class BeginError(UnavailableError):
+    """The transaction could not even begin: nothing was done, a new connection may do it."""
+
+
 class BusyError(StoreError):
     """The queue of writes is full by number or by bytes: come back later."""
 
@@ -41,8 +45,8 @@ class Connection(Protocol):
         """Execute one statement for each of ``rows``."""
         ...
 
-    def allocate(self, count: int) -> int:
-        """Reserve ``count`` sequence numbers, never given out before; return the first."""
+    def allocate(self, count: int) -> Sequence[int]:
+        """Reserve ``count`` sequence numbers, ascending, never given out before."""
         ...
 
     def begin(self) -> None:

@@ -9,7 +9,7 @@ from ingest.derive import Derived
 from ingest.store.connection import Connection, Value
 from ingest.store.packing import pack
 from ingest.store.rows import Body, NodeRow, TurnRow
-from ingest.store.turns import COLUMNS, body_of, clean, turn_row
+from ingest.store.turns import COLUMNS, NAME_LIMIT, body_of, clean, turn_row
 
 _CONTENT: Final = msgspec.json.Encoder()
 _TURN_COLUMNS: Final = COLUMNS.count(",") + 1
@@ -97,7 +97,7 @@ def _agent_rows(one: Derived) -> list[tuple[Value, ...]]:
 
 
 def _session_rows(one: Derived) -> list[tuple[Value, ...]]:
-    session = clean(one.session_id)
+    session = clean(one.session_id, 2 * NAME_LIMIT)
     return [(one.turn.tenant, session, bytes.fromhex(node.hash)) for node in one.nodes]
 
 
@@ -108,7 +108,7 @@ def newest_nodes(connection: Connection, tenant: str, agent: str, limit: int) ->
             "SELECT n.hash, n.role, a.provider, a.model, a.agent_name FROM node_agents a"
             " JOIN nodes n ON n.tenant = a.tenant AND n.hash = a.hash"
             " WHERE a.tenant = ? AND a.agent_name = ? ORDER BY a.seq DESC, a.place DESC LIMIT ?",
-            (tenant, clean(agent), limit),
+            (tenant, clean(agent, NAME_LIMIT), limit),
         )
     else:
         rows = connection.run(

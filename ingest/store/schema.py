@@ -89,6 +89,11 @@ CREATE TABLE node_sessions (
 CREATE INDEX node_sessions_hash ON node_sessions (tenant, hash);
 """
 
+
+class NewerSchemaError(Exception):
+    """The database was written by a newer release: this one must not touch it."""
+
+
 STEPS: Final = (STEP_1,)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
 

@@ -12,8 +12,8 @@ from typing import Final, Protocol, cast
 
 import apsw
 
-from ingest.store.connection import CollisionError, Row, UnavailableError, Value
-from ingest.store.schema import STEPS, statements
+from ingest.store.connection import BeginError, CollisionError, Row, UnavailableError, Value
+from ingest.store.schema import STEPS, NewerSchemaError, statements
 
 _WRITER: Final = (
     "PRAGMA journal_mode=WAL",
@@ -25,10 +25,6 @@ _WRITER: Final = (
 _READER: Final = ("PRAGMA query_only=ON", "PRAGMA cache_size=-16384")
 _BUSY_MS: Final = 5000
 _MAX_BLOB: Final = 256 * 1024 * 1024
-
-
-class NewerSchemaError(Exception):
-    """The database was written by a newer release: this one must not touch it."""
 
 
 class _Rows(Protocol):
@@ -82,14 +78,18 @@ class SqliteConnection:
         with _translated():
             self._database.executemany(sql, [tuple(row) for row in rows])
 
-    def allocate(self, count: int) -> int:
-        """Reserve ``count`` sequence numbers; return the first."""
+    def allocate(self, count: int) -> range:
+        """Reserve ``count`` sequence numbers, ascending."""
         rows = self.run("UPDATE counters SET value = value + ? RETURNING value", (count,))
-        return cast("int", rows[0][0]) - count + 1
+        last = cast("int", rows[0][0])
+        return range(last - count + 1, last + 1)
 
     def begin(self) -> None:
         """Begin a write transaction."""
-        self.run("BEGIN IMMEDIATE")
+        try:
+            self.run("BEGIN IMMEDIATE")
+        except UnavailableError as error:
+            raise BeginError(str(error)) from error
 
     def commit(self) -> None:
         """Commit; fsynced when it returns."""

@@ -29,7 +29,7 @@ class Store:
     async def open(self) -> None:
         """Migrate and begin. Raises :class:`UnavailableError` when the database is away."""
         await asyncio.to_thread(self._engine.prepare)
-        self._writers = Writers(self._engine.writer, self._engine.writers, self._limits)
+        self._writers = Writers(self._engine.writer, self._engine.writers, self._limits, turns.put)
 
     @property
     def waiting(self) -> int:
@@ -39,13 +39,16 @@ class Store:
     async def put(self, new: Sequence[NewTurn]) -> list[Put]:
         """Store turns; when it returns they survive power loss. Raises as :meth:`write` does."""
         size = sum(turn.body.size for turn in new)
-        return await self.write(lambda connection: turns.put(connection, new), size)
+        return await self._open_writers().put(new, size)
 
     async def write(self, work: Callable[[Connection], T], size: int = 0) -> T:
         """Do ``work`` in a transaction; it may be run again if it was rolled back."""
+        return await self._open_writers().write(work, size)
+
+    def _open_writers(self) -> Writers:
         if self._writers is None:
             raise UnavailableError("the store is not open")
-        return await self._writers.write(work, size)
+        return self._writers
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Do ``work`` on a connection for reading."""
@@ -53,17 +56,24 @@ class Store:
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._engine.reader()
-            self._local.connection = connection
-            self._connections.append(connection)
+        if connection is not None:
+            try:
+                return work(connection)
+            except UnavailableError:  # it may have died while it was idle: once more on a new one
+                self._forget(connection)
+        connection = self._engine.reader()
+        self._local.connection = connection
+        self._connections.append(connection)
         try:
             return work(connection)
         except UnavailableError:
-            self._local.connection = None
-            self._connections.remove(connection)
-            connection.close()
+            self._forget(connection)
             raise
+
+    def _forget(self, connection: Connection) -> None:
+        self._local.connection = None
+        self._connections.remove(connection)
+        connection.close()
 
     async def close(self) -> None:
         """Make durable what waits, then let go of the database."""

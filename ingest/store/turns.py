@@ -18,7 +18,9 @@ from ingest.store.packing import pack, unpack
 from ingest.store.rows import Body, Fate, NewTurn, Put, State, TurnRow
 
 _LOOKUP_CHUNK: Final = 500
-_TEXT_LIMIT: Final = 1024
+TEXT_LIMIT: Final = 1024
+NAME_LIMIT: Final = 256
+"""Characters of a column in an index: PostgreSQL refuses entries beyond 2.7 KB."""
 CONFLICT: Final = "the idempotency key was used before with another body"
 COLUMNS: Final = (
     "seq, id, tenant, project, source, state, reason, request_id, reused, provider, agent_name, model,"
@@ -112,8 +114,7 @@ def _settle_rejected(
 
 
 def _insert(connection: Connection, rows: Sequence[tuple[NewTurn, bytes | None, bytes | None, bool]]) -> None:
-    first = connection.allocate(len(rows))
-    numbered = list(enumerate(rows, first))
+    numbered = list(zip(connection.allocate(len(rows)), rows, strict=True))
     connection.run_many(_INSERT, [_turn_values(seq, *row) for seq, row in numbered])
     connection.run_many(_INSERT_BODY, [_body_values(seq, row[0].body) for seq, row in numbered])
     connection.run_many(
@@ -122,7 +123,7 @@ def _insert(connection: Connection, rows: Sequence[tuple[NewTurn, bytes | None, 
     )
 
 
-def clean(text: str, limit: int = _TEXT_LIMIT) -> str:
+def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     """Text for a column: what no engine stores becomes U+FFFD, what is over-long is cut."""
     text = text[:limit].replace("\0", "\ufffd")
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
@@ -142,11 +143,11 @@ def _turn_values(
         clean(turn.key),
         int(reused),
         clean(turn.provider),
-        clean(turn.agent_name),
-        clean(turn.model),
-        clean(turn.harness_id),
-        clean(turn.harness_session_id),
-        clean(turn.thread_id),
+        clean(turn.agent_name, NAME_LIMIT),
+        clean(turn.model, NAME_LIMIT),
+        clean(turn.harness_id, NAME_LIMIT),
+        clean(turn.harness_session_id, NAME_LIMIT),
+        clean(turn.thread_id, NAME_LIMIT),
         turn.received_at_us,
         turn.body_bytes,
         int(turn.raw_dropped),

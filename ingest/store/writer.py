@@ -19,9 +19,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from ingest.store.connection import BusyError, CollisionError, Connection, StoreError, UnavailableError
+from ingest.store.connection import (
+    BeginError,
+    BusyError,
+    CollisionError,
+    Connection,
+    StoreError,
+    UnavailableError,
+)
+from ingest.store.rows import NewTurn, Put
 
 _log = logging.getLogger("steno.ingest.store")
 _ATTEMPTS: Final = 3
@@ -40,9 +48,20 @@ class WriteLimits:
     group_bytes: int = 16 * 1024 * 1024
 
 
+class Merge(Protocol):
+    """Stores the turns of a whole group at once; one answer for each."""
+
+    def __call__(self, connection: Connection, turns: Sequence[NewTurn], /) -> list[Put]:
+        """Store ``turns``."""
+        ...
+
+
 @dataclass(slots=True)
 class _Job:
-    work: Work[Any]
+    """Either ``work``, or ``turns`` to be stored with everybody else's."""
+
+    work: Work[Any] | None
+    turns: Sequence[NewTurn]
     size: int
     answer: asyncio.Future[Any]
     result: object = None
@@ -100,8 +119,11 @@ class _Queue:
 class Writers:
     """One queue, and as many writer threads as the engine allows."""
 
-    def __init__(self, connect: Callable[[], Connection], count: int, limits: WriteLimits) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], count: int, limits: WriteLimits, merge: Merge
+    ) -> None:
         self._connect = connect
+        self._merge = merge
         self._queue = _Queue(limits)
         self._loop = asyncio.get_running_loop()
         self._threads = [
@@ -123,7 +145,13 @@ class Writers:
         when the store is away, and whatever ``work`` raises.
         """
         answer: asyncio.Future[T] = self._loop.create_future()
-        self._queue.push(_Job(work, size, answer))
+        self._queue.push(_Job(work, (), size, answer))
+        return await answer
+
+    async def put(self, turns: Sequence[NewTurn], size: int) -> list[Put]:
+        """Store turns, in one statement with those of everybody else who waits."""
+        answer: asyncio.Future[list[Put]] = self._loop.create_future()
+        self._queue.push(_Job(None, turns, size, answer))
         return await answer
 
     async def close(self) -> None:
@@ -145,7 +173,12 @@ class Writers:
         """Do the group; the connection to use next (None: it is dead)."""
         try:
             connection = connection or self._connect()
-            _transact(connection, group)
+            try:
+                self._transact(connection, group)
+            except BeginError:  # a connection that died while it was idle
+                connection.close()
+                connection = self._connect()
+                self._transact(connection, group)
         except UnavailableError as error:
             _log.warning("store unavailable: %s", error)
             for job in group:
@@ -156,46 +189,45 @@ class Writers:
             return None
         return connection
 
+    def _transact(self, connection: Connection, group: list[_Job]) -> None:
+        """One transaction for all; if somebody's work fails, one for each."""
+        if len(group) > 1:
+            try:
+                self._together(connection, group)
+            except UnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 -- whatever it is, each is tried alone and told its own
+                _log.info("a group of %d writes is done one by one: %s", len(group), error)
+                connection.rollback()
+            else:
+                return
+        for job in group:
+            self._alone(connection, job)
 
-def _transact(connection: Connection, group: list[_Job]) -> None:
-    """One transaction for all; if somebody's work fails, one for each."""
-    if len(group) > 1:
-        try:
-            _together(connection, group)
-        except UnavailableError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- whatever it is, each is tried alone and told its own
-            _log.info("a group of %d writes is done one by one: %s", len(group), error)
-            connection.rollback()
-        else:
-            return
-    for job in group:
-        _alone(connection, job)
+    def _together(self, connection: Connection, group: Sequence[_Job]) -> None:
+        connection.begin()
+        turns = [turn for job in group for turn in job.turns]
+        puts = iter(self._merge(connection, turns) if turns else ())
+        for job in group:
+            job.result = job.work(connection) if job.work else [next(puts) for _ in job.turns]
+        connection.commit()
 
-
-def _together(connection: Connection, group: Sequence[_Job]) -> None:
-    connection.begin()
-    for job in group:
-        job.result = job.work(connection)
-    connection.commit()
-
-
-def _alone(connection: Connection, job: _Job) -> None:
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            _together(connection, (job,))
-        except UnavailableError:
-            raise
-        except CollisionError as error:
-            connection.rollback()
-            if attempt == _ATTEMPTS:
-                job.failure = StoreError(f"still colliding after {_ATTEMPTS} attempts: {error}")
-        except Exception as error:  # noqa: BLE001 -- told to the caller who brought the work
-            connection.rollback()
-            job.failure = error
-            return
-        else:
-            return
+    def _alone(self, connection: Connection, job: _Job) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._together(connection, (job,))
+            except UnavailableError:
+                raise
+            except CollisionError as error:
+                connection.rollback()
+                if attempt == _ATTEMPTS:
+                    job.failure = StoreError(f"still colliding after {_ATTEMPTS} attempts: {error}")
+            except Exception as error:  # noqa: BLE001 -- told to the caller who brought the work
+                connection.rollback()
+                job.failure = error
+                return
+            else:
+                return
 
 
 def _answer(group: Sequence[_Job]) -> None:

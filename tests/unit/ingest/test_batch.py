@@ -14,8 +14,8 @@ from tests.unit.ingest.running import JSON, Client, service, turn
 
 
 @pytest_asyncio.fixture
-async def client(tmp_path: Path) -> AsyncGenerator[Client]:
-    async with service(tmp_path) as running:
+async def client(tmp_path: Path, database_url: str) -> AsyncGenerator[Client]:
+    async with service(tmp_path, database_url=database_url) as running:
         yield running
 
 

@@ -1,0 +1,150 @@
+"""PostgreSQL through psycopg: the engine beyond one machine.
+
+Connections are used from the store's own threads, one thread each, so the plain
+(not the asyncio) interface serves: all statements and their order are shared with
+SQLite. Durability is the server's: ``synchronous_commit`` is switched on for every
+writing connection, and a server with ``fsync`` off is refused.
+"""
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Final, cast
+
+import psycopg
+
+from ingest.store.connection import BeginError, CollisionError, Row, UnavailableError, Value
+from ingest.store.schema import STEPS, NewerSchemaError, statements
+
+_MIGRATION_LOCK: Final = 7_305_001
+_CONNECT_TIMEOUT_S: Final = 5
+
+
+class UnsafeServerError(Exception):
+    """The server may forget what it acknowledged: turns must not be promised to it."""
+
+
+@contextmanager
+def _translated() -> Generator[None]:
+    try:
+        yield
+    except (
+        psycopg.errors.UniqueViolation,
+        psycopg.errors.DeadlockDetected,
+        psycopg.errors.SerializationFailure,
+    ) as error:
+        raise CollisionError(str(error)) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise UnavailableError(f"PostgreSQL: {error}".strip()) from error
+
+
+@lru_cache(maxsize=256)
+def _spelled(sql: str) -> bytes:
+    """The statement with psycopg's marks."""
+    return sql.replace("%", "%%").replace("?", "%s").encode()
+
+
+class PostgresConnection:
+    """One psycopg connection behind the repository's seam."""
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+
+    def run(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Execute one statement, and return its rows."""
+        with _translated():
+            cursor = self._connection.execute(_spelled(sql), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Execute one statement for each of ``rows``, without waiting between them."""
+        rows = list(rows)
+        if rows:
+            with _translated(), self._connection.cursor() as cursor:
+                cursor.executemany(_spelled(sql), rows)
+
+    def allocate(self, count: int) -> list[int]:
+        """Reserve ``count`` sequence numbers, ascending."""
+        rows = self.run("SELECT nextval('turn_seq') FROM generate_series(1, ?)", (count,))
+        return [cast("int", row[0]) for row in rows]
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        try:
+            self.run("BEGIN")
+        except UnavailableError as error:
+            raise BeginError(str(error)) from error
+
+    def commit(self) -> None:
+        """Commit; on the server's disk when it returns."""
+        self.run("COMMIT")
+
+    def rollback(self) -> None:
+        """Give up the transaction, if there is one."""
+        with suppress(psycopg.Error):
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close."""
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
+class PostgresEngine:
+    """A PostgreSQL database."""
+
+    writers = 2
+    """Two groups in flight: one collects and inserts while the other waits for the disk."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def prepare(self) -> None:
+        """Create the schema, or bring it up to date; one instance does it, the others wait."""
+        connection = self.writer()
+        try:
+            if connection.run("SHOW fsync")[0][0] != "on":
+                raise UnsafeServerError("PostgreSQL runs with fsync off: it may lose what it acknowledged")
+            _migrate(connection)
+        finally:
+            connection.close()
+
+    def writer(self) -> PostgresConnection:
+        """A connection that writes, each commit flushed."""
+        connection = self._open()
+        connection.run("SET synchronous_commit = on")
+        return connection
+
+    def reader(self) -> PostgresConnection:
+        """A connection that cannot write."""
+        connection = self._open()
+        connection.run("SET default_transaction_read_only = on")
+        return connection
+
+    def _open(self) -> PostgresConnection:
+        with _translated():
+            connection: psycopg.Connection[Row] = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                application_name="steno-ingest",
+            )
+        return PostgresConnection(connection)
+
+
+def _migrate(connection: PostgresConnection) -> None:
+    connection.begin()
+    connection.run("SELECT pg_advisory_xact_lock(?)", (_MIGRATION_LOCK,))
+    connection.run("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
+    rows = connection.run("SELECT version FROM schema_version")
+    version = cast("int", rows[0][0]) if rows else 0
+    if version > len(STEPS):
+        raise NewerSchemaError(f"the database has schema version {version}, this release knows {len(STEPS)}")
+    if not rows:
+        connection.run("INSERT INTO schema_version VALUES (0)")
+        connection.run("CREATE SEQUENCE turn_seq AS BIGINT")
+    for number in range(version, len(STEPS)):
+        for statement in statements(STEPS[number], integer="BIGINT", blob="BYTEA", strict=""):
+            connection.run(statement)
+        connection.run("UPDATE schema_version SET version = ?", (number + 1,))
+    connection.commit()

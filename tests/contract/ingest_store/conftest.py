@@ -1,0 +1,5 @@
+"""Fixtures for the tests of the ingest service."""
+
+from tests.unit.ingest.engines import database_url
+
+__all__ = ["database_url"]
