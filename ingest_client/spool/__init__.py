@@ -1,8 +1,8 @@
 """A durable queue of turns on a local disk: see ``docs/spool.md`` for format, invariants and crash points.
 
-``Spool`` is what a service opens. Below it, from the event loop to the disk:
-``spool`` (futures, budgets) → ``writer`` (the thread, group commit, faults) → ``desk`` → ``store``, ``claims``,
-``checkpoints``, ``books`` (tables) → ``files``, ``opening``, ``schema``, ``instance``, ``reserve`` (where they lie).
+``Spool`` is what a service opens. From the event loop to the disk: ``spool`` (futures, budgets),
+``writer`` (the thread, group commit, faults), ``desk``; the tables: ``store``, ``claims``, ``checkpoints``,
+``books``; where they lie: ``files``, ``opening``, ``schema``, ``instance``, ``reserve``.
 """
 
 from ingest_client.spool.api import AttemptRecord, Backlog, Checkpoint, Checkpoints, Claimed, Queue

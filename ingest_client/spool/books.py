@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import apsw
-
 from capture.outcomes import Outcome
 from ingest_client.spool.record import row_crc
+from ingest_client.spool.sql import Connection
 
 OBSERVED: Final = "observed"
 SPOOLED: Final = "spooled"
@@ -38,7 +37,7 @@ class Life(NamedTuple):
 class Books:
     """The counters of one database. Counts are written at the end of a transaction, or taken back with it."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         """Read what the database holds."""
         self._connection = connection
         self._new: Counter[tuple[int, str]] = Counter()

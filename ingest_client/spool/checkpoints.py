@@ -7,10 +7,9 @@ row stays as a tombstone, so that the exchange's own late end changes nothing.
 
 from typing import Final
 
-import apsw
-
 from ingest_client.spool.api import Checkpoint
 from ingest_client.spool.record import Damaged, Packer
+from ingest_client.spool.sql import Connection
 
 IN_PROGRESS: Final = "in_progress"
 COMPLETED: Final = "completed"
@@ -29,7 +28,7 @@ _UPSERT: Final = (
 class CheckpointTable:
     """The table, and in memory which turn ids it has (with generation and status)."""
 
-    def __init__(self, connection: apsw.Connection, packer: Packer, stale_after_s: float) -> None:
+    def __init__(self, connection: Connection, packer: Packer, stale_after_s: float) -> None:
         """Read which exchanges have a snapshot."""
         self._connection = connection
         self._packer = packer

@@ -8,6 +8,7 @@ from ingest_client.spool.api import Claimed
 from ingest_client.spool.record import Damaged
 from ingest_client.spool.rows import SELECT, Row, as_row
 from ingest_client.spool.schema import StructureDamaged
+from ingest_client.spool.sql import integer
 from ingest_client.spool.store import Store
 
 _WAITING: Final = SELECT + " WHERE state = 'pending' AND tenant = ? AND "
@@ -20,7 +21,7 @@ _FRESH: Final = _WAITING + "due_at_ns = 0 AND (created_at_ns, seq) > (?, ?) ORDE
 
 @dataclass(slots=True)
 class Claimer:
-    """Chooses and claims. Remembers who was served last, and how far each tenant's fresh turns are claimed."""
+    """Chooses and claims. Remembers who was served last."""
 
     store: Store
     _last_served: str = ""
@@ -127,8 +128,10 @@ class Claimer:
         Raises :class:`StructureDamaged`: a turn that the index has lost would never be delivered.
         """
         for tenant, part in self.store.usage.tenants.items():
-            listed = self.store.connection.execute(
-                "SELECT count(*) FROM turns WHERE state = 'pending' AND tenant = ?", (tenant,)
-            ).get
+            listed = integer(
+                self.store.connection,
+                "SELECT count(*) FROM turns WHERE state = 'pending' AND tenant = ?",
+                (tenant,),
+            )
             if listed != part.pending:
                 raise StructureDamaged(f"the index lists {listed} pending turns of {part.pending}")

@@ -1,5 +1,6 @@
 """Where a spool's stores come from: a folder on disk, or memory."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from ingest_client.spool.rows import SELECT
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.store import Store
 from ingest_client.spool.writer import Chore
+
+_log = logging.getLogger("steno.spool")
 
 _WORD_LENGTH = 40
 
@@ -85,6 +88,7 @@ class MemoryFiles:
 
     def replace(self, damaged: Store | None, why: str) -> Store:
         """Memory that is damaged is a bug: start over, with the books that are known."""
+        _log.error("the spool in memory is given up: %s", why)
         store = open_store(None, self.settings)
         with store.transaction():
             if damaged is not None:

@@ -18,8 +18,11 @@ from typing import Final
 from ingest_client.spool.schema import SpoolRefused
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
-    """9p afs beegfs ceph cifs coda davfs fuse.ceph fuse.glusterfs fuse.s3fs fuse.sshfs gfs2 glusterfs gpfs
-    lustre ncpfs nfs nfs3 nfs4 ocfs2 orangefs pvfs2 smb2 smb3 smbfs virtiofs""".split()
+    (
+        *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs2", "glusterfs", "gpfs", "lustre"),
+        *("ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb2", "smb3", "smbfs"),
+        *("fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+    )
 )
 """Where locks and fsync mean less than the spool needs."""
 
@@ -48,8 +51,7 @@ def try_lock(folder: Path) -> Lock | None:
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        there = path.stat()
-        if (there.st_dev, there.st_ino) == (lambda s: (s.st_dev, s.st_ino))(os.fstat(descriptor)):
+        if os.path.samestat(path.stat(), os.fstat(descriptor)):
             return Lock(folder, descriptor)
     except FileNotFoundError:
         pass  # removed or renamed between open and lock: it is somebody else's now

@@ -7,7 +7,7 @@ from typing import Final
 
 import apsw
 
-from ingest_client.spool import wal
+from ingest_client.spool import sql, wal
 from ingest_client.spool.faults import Fault, fault_of
 from ingest_client.spool.instance import make_private_file
 from ingest_client.spool.schema import OLDEST_SQLITE, SpoolRefused, StructureDamaged, prepare
@@ -30,7 +30,8 @@ def open_store(path: Path | None, settings: SpoolSettings, *, vfs: str | None = 
     """
     if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < OLDEST_SQLITE:
         raise SpoolRefused(
-            f"SQLite {apsw.sqlite_lib_version()} can corrupt a WAL: install an apsw that carries 3.51.3 or later"
+            f"SQLite {apsw.sqlite_lib_version()} can corrupt a WAL: "
+            "install an apsw that carries 3.51.3 or later"
         )
     connection = connect(path, settings, vfs=vfs)
     try:
@@ -44,11 +45,11 @@ def open_store(path: Path | None, settings: SpoolSettings, *, vfs: str | None = 
         raise
 
 
-def connect(path: Path | None, settings: SpoolSettings, *, vfs: str | None = None) -> apsw.Connection:
+def connect(path: Path | None, settings: SpoolSettings, *, vfs: str | None = None) -> sql.Connection:
     """A connection with our pragmas: WAL without shared memory, no checkpoint but ours."""
     if path is not None:
         make_private_file(path)
-    connection = apsw.Connection(MEMORY if path is None else str(path), vfs=vfs)
+    connection = sql.connect(MEMORY if path is None else str(path), vfs=vfs)
     try:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -66,7 +67,7 @@ def connect(path: Path | None, settings: SpoolSettings, *, vfs: str | None = Non
     return connection
 
 
-def _look(connection: apsw.Connection) -> None:
+def _look(connection: sql.Connection) -> None:
     """Check the structure for as long as a start may take. Raises :class:`StructureDamaged`."""
     deadline = time.monotonic() + _CHECK_S
     connection.set_progress_handler(_until(deadline), _PROGRESS_STEPS)

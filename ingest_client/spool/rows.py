@@ -1,12 +1,10 @@
 """A row of ``turns``: its columns, its checksum, and the statements that write one."""
 
 from enum import StrEnum, unique
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from ingest_client.spool.record import row_crc
-
-Value: TypeAlias = None | int | float | bytes | str
-"""What SQLite stores."""
+from ingest_client.spool.sql import Value
 
 
 @unique
@@ -47,11 +45,11 @@ class Row(NamedTuple):
 
 
 COLUMNS: Final = ", ".join(Row._fields)
-INSERT: Final = f"INSERT INTO turns({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"  # noqa: S608
+INSERT: Final = f"INSERT INTO turns({COLUMNS}) VALUES({', '.join('?' * len(Row._fields))})"
 REPLACE: Final = INSERT.replace("INSERT", "INSERT OR REPLACE", 1)
 SELECT: Final = f"SELECT {COLUMNS} FROM turns"  # noqa: S608 - our own column names
 
 
-def as_row(values: tuple[object, ...]) -> Row:
+def as_row(values: tuple[Value, ...]) -> Row:
     """A row as SQLite gave it. Types are whatever the file says: check :attr:`Row.intact` before trust."""
     return Row(*values)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-import apsw
+from ingest_client.spool.sql import Connection, transaction
 
 APPLICATION_ID: Final = 0x53544E4F
 """``STNO``: so that a file of another program is known as such."""
@@ -70,7 +70,7 @@ class StructureDamaged(Exception):  # noqa: N818 - a state of the file, named as
     """The database cannot be trusted any more; the message says what was found."""
 
 
-def prepare(connection: apsw.Connection) -> None:
+def prepare(connection: Connection) -> None:
     """Create, migrate or check the schema.
 
     Raises :class:`NewerSchema` for a later version, :class:`StructureDamaged` for a
@@ -96,8 +96,8 @@ def prepare(connection: apsw.Connection) -> None:
     _migrate(connection, version)
 
 
-def _create(connection: apsw.Connection) -> None:
-    with connection:
+def _create(connection: Connection) -> None:
+    with transaction(connection):
         for _ in connection.execute(_DDL):
             pass
         connection.execute("INSERT INTO meta VALUES('schema_version', ?)", (VERSION,))
@@ -105,11 +105,11 @@ def _create(connection: apsw.Connection) -> None:
         connection.pragma("user_version", VERSION)
 
 
-def _migrate(connection: apsw.Connection, version: int) -> None:
+def _migrate(connection: Connection, version: int) -> None:
     if version < 1:
         raise StructureDamaged(f"there never was a schema version {version}")
     for step in range(version, VERSION):
-        with connection:
+        with transaction(connection):
             for _ in connection.execute(_MIGRATIONS[step]):
                 pass
             connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (step + 1,))
@@ -131,11 +131,11 @@ def _expected(tables: set[str]) -> bool:
     } <= tables
 
 
-def _written_version(connection: apsw.Connection) -> object:
+def _written_version(connection: Connection) -> object:
     row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
     return row[0] if row else None
 
 
-def _number(connection: apsw.Connection, pragma: str) -> int:
+def _number(connection: Connection, pragma: str) -> int:
     value = connection.pragma(pragma)
     return value if isinstance(value, int) else 0

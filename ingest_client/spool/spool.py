@@ -43,6 +43,7 @@ class Spool:
         files: Files,
         reserve: Reserve,
         settings: SpoolSettings,
+        *,
         ledger: Ledger,
         clock: Callable[[], int],
         lock: Lock | None,
@@ -75,7 +76,7 @@ class Spool:
         """Open the spool of this process below ``root``; take over the one of a dead process if there is one.
 
         ``ledger`` (new and empty) learns what earlier processes counted. Raises
-        :class:`~ingest_client.spool.schema.SpoolRefused` with what to do; OSError when the folder cannot be made.
+        :class:`SpoolRefused` with what to do; OSError when the folder cannot be made.
         A disk that is full or failing is no reason: such a spool opens, sheds, and recovers.
         """
         settings = settings or SpoolSettings()
@@ -83,14 +84,14 @@ class Spool:
         generation_id = str(uuid.uuid4())
         if settings.memory_only:
             memory = MemoryFiles(settings=settings, generation_id=generation_id, clock=clock)
-            spool = cls(memory, Reserve(root, 0), settings, ledger, clock, None)
+            spool = cls(memory, Reserve(root, 0), settings, ledger=ledger, clock=clock, lock=None)
         else:
             lock = await asyncio.to_thread(take, root, generation_id)
             files = DiskFiles(
                 folder=lock.folder, settings=settings, generation_id=generation_id, clock=clock, vfs=vfs
             )
             reserve = Reserve(lock.folder / "reserve", settings.reserve_bytes)
-            spool = cls(files, reserve, settings, ledger, clock, lock)
+            spool = cls(files, reserve, settings, ledger=ledger, clock=clock, lock=lock)
         await spool._start()
         return spool
 
@@ -129,7 +130,7 @@ class Spool:
         return Shed(Outcome.OVER_BUDGET, reason)
 
     async def close(self, grace_s: float) -> None:
-        """Write what was handed over, within ``grace_s`` seconds, then stop. What is pending stays on disk."""
+        """Write what was handed over, within ``grace_s`` seconds, then stop. What is pending stays."""
         if self._closing:
             return
         self._closing = True
@@ -154,15 +155,13 @@ class Spool:
 
     async def wait_for_work(self) -> None:
         """Return when a turn may have become claimable since the last claim."""
-        while not self._changed.is_set():
-            after_ns = max(self._claimed_at_ns, 1)
-            due_ns = await self._ask(lambda desk: desk.claimer.next_due_ns(after_ns), instead=_no_time)
-            timeout = None if due_ns is None else max(0.0, (due_ns - self._clock()) / 1e9)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), timeout)
-                return
-            if timeout is not None:
-                return
+        if self._changed.is_set():
+            return
+        after_ns = max(self._claimed_at_ns, 1)
+        due_ns = await self._ask(lambda desk: desk.claimer.next_due_ns(after_ns), instead=_no_time)
+        timeout = None if due_ns is None else max(0.0, (due_ns - self._clock()) / 1e9)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), timeout)
 
     async def claim(
         self,

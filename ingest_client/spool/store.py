@@ -7,7 +7,7 @@ pass through as they are: :mod:`ingest_client.spool.faults` says what they mean.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -19,8 +19,9 @@ from ingest_client.spool import books
 from ingest_client.spool.books import Books
 from ingest_client.spool.checkpoints import CheckpointTable
 from ingest_client.spool.record import Damaged, Packer
-from ingest_client.spool.rows import INSERT, REPLACE, SELECT, Row, RowState, Value, as_row
+from ingest_client.spool.rows import INSERT, REPLACE, SELECT, Row, RowState, as_row
 from ingest_client.spool.settings import FullPolicy, SpoolSettings
+from ingest_client.spool.sql import Connection, Value, integer, whole
 from ingest_client.spool.usage import Usage
 
 KEPT: Final = Kept()
@@ -34,7 +35,7 @@ _LARGEST_INTEGER: Final = (1 << 63) - 1
 class Store:
     """The tables of one spool. See the module for the rules."""
 
-    def __init__(self, connection: apsw.Connection, settings: SpoolSettings) -> None:
+    def __init__(self, connection: Connection, settings: SpoolSettings) -> None:
         """Read the books and the usage of a prepared database."""
         self.connection = connection
         self.settings = settings
@@ -55,7 +56,7 @@ class Store:
 
     def _load(self) -> None:
         """Sum up the rows. Rows in no known state are noted as strangers: their columns are damaged."""
-        self._next_seq = 1 + _integer(self.connection, "SELECT ifnull(max(seq), 0) FROM turns")
+        self._next_seq = 1 + integer(self.connection, "SELECT ifnull(max(seq), 0) FROM turns")
         known = [state.value for state in RowState]
         sums = self.connection.execute(
             "SELECT tenant, state, count(*), sum(body_bytes), sum(stored_bytes), min(created_at_ns)"
@@ -65,19 +66,19 @@ class Store:
             pending = turns if state == RowState.PENDING else 0
             self.usage.change(
                 str(tenant),
-                waiting=_whole(pending),
-                waiting_bytes=_whole(body_bytes) if pending else 0,
-                pending=_whole(pending),
-                stored_bytes=_whole(stored_bytes),
+                waiting=whole(pending),
+                waiting_bytes=whole(body_bytes) if pending else 0,
+                pending=whole(pending),
+                stored_bytes=whole(stored_bytes),
             )
             if pending:
-                self.usage.of(str(tenant)).oldest_at_ns = _whole(oldest)
+                self.usage.of(str(tenant)).oldest_at_ns = whole(oldest)
         marks = ", ".join("?" * len(known))
         strange = f"SELECT seq FROM turns WHERE state NOT IN ({marks}) OR typeof(tenant) <> 'text'"  # noqa: S608
-        self.strangers = [_whole(row[0]) for row in self.connection.execute(strange, known)]
+        self.strangers = [whole(row[0]) for row in self.connection.execute(strange, known)]
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Generator[None]:
         """Commit what the block did, durably; or roll all of it back and pass the error on.
 
         ``moved`` then has the ledger's terms that changed, those of :meth:`note` left out.
@@ -110,7 +111,7 @@ class Store:
     # Keeping
 
     def keep(self, record: Record) -> Kept | Shed:
-        """Insert a record. A turn id that is here already, or whose end was written before, is kept as it was."""
+        """Insert a record. A turn id that is here already, or that has ended before, stays as it is."""
         if self.checkpoints.finished_before(record.turn_id):
             return KEPT
         generation = self.checkpoints.generation_of(record.turn_id) or self.books.generation
@@ -142,7 +143,7 @@ class Store:
         return KEPT
 
     def insert(self, row: Row, frame: bytes) -> bool:
-        """Add a sealed row and its frame under the row's own (new) seq. False: the turn id is here already."""
+        """Add a sealed row (its seq new) and its frame. False: the turn id is here already."""
         self.connection.execute(INSERT + " ON CONFLICT(turn_id) DO NOTHING", row)
         if not self.connection.changes():
             return False
@@ -263,17 +264,17 @@ class Store:
         if row.state != RowState.PENDING:
             self.undoable(self.usage.change(row.tenant, pending=1, stored_bytes=row.stored_bytes))
         self._settle(row.seq)
-        whole = row._replace(
+        pending = row._replace(
             state=RowState.PENDING.value,
             outcome="",
             reason="",
             attempts=0,
             due_at_ns=0,
-            generation=_whole(row.generation),
+            generation=whole(row.generation),
             body_bytes=len(body),
         )
-        self.rewrite(whole)
-        self._waits_again(whole)
+        self.rewrite(pending)
+        self._waits_again(pending)
         return True
 
     def _set_aside(self, row: Row, reason: str) -> None:
@@ -281,7 +282,7 @@ class Store:
         if row.state == RowState.PENDING:
             self._settle(row.seq)
             self.undoable(self.usage.change(row.tenant, pending=-1))
-        generation = _whole(row.generation)
+        generation = whole(row.generation)
         known = row.state != RowState.PENDING and row.outcome in books.TERMS
         self.books.count(generation, row.outcome if known else books.SPOOLED, -1)
         self.books.count(generation, Outcome.VOLUME_DISCARDED.value)
@@ -396,7 +397,7 @@ class Store:
                 self.give_up(row, Outcome.INGEST_TIMEOUT)
         if len(rows) <= limit:
             sql = "SELECT ifnull(min(created_at_ns), 0) FROM turns WHERE state = 'pending' AND tenant = ?"
-            part.oldest_at_ns = _integer(self.connection, sql, (tenant,))
+            part.oldest_at_ns = integer(self.connection, sql, (tenant,))
         return len(rows)
 
     def note(self, counts: Mapping[str, int]) -> None:
@@ -404,15 +405,6 @@ class Store:
         for term, n in counts.items():
             self.books.count(self.books.generation, term, n)
             self._noted[term] += n
-
-
-def _integer(connection: apsw.Connection, sql: str, bindings: Sequence[Value] = ()) -> int:
-    return _whole(connection.execute(sql, bindings).get)
-
-
-def _whole(value: object) -> int:
-    """An integer column as SQLite gave it; a damaged one counts as 0 (its row's CRC will tell)."""
-    return value if isinstance(value, int) else 0
 
 
 def _sound(text: str) -> str:

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-import apsw
-
 from ingest_client.spool.schema import StructureDamaged
+from ingest_client.spool.sql import Connection, whole
 
 _HEADER: Final = struct.Struct(">8I")
 _FRAME: Final = struct.Struct(">6I")
@@ -28,7 +27,7 @@ _PAGE_SIZES: Final = frozenset(1 << n for n in range(9, 17))
 class Frame(NamedTuple):
     """One frame's header, and where its page begins in the file."""
 
-    index: int
+    number: int
     page_number: int
     commit_size: int
     salts: tuple[int, int]
@@ -37,15 +36,15 @@ class Frame(NamedTuple):
 
 def frames(file: BinaryIO, page_size: int) -> Iterator[Frame]:
     """Every whole frame of the file, also stale ones of an earlier round."""
-    index, offset = 0, _HEADER.size
+    number, offset = 0, _HEADER.size
     while True:
         file.seek(offset)
         head = file.read(_FRAME.size)
         if len(head) < _FRAME.size:
             return
         page_number, commit_size, salt1, salt2, _, _ = _FRAME.unpack(head)
-        index += 1
-        yield Frame(index, page_number, commit_size, (salt1, salt2), offset + _FRAME.size)
+        number += 1
+        yield Frame(number, page_number, commit_size, (salt1, salt2), offset + _FRAME.size)
         offset += _FRAME.size + page_size
 
 
@@ -82,11 +81,11 @@ def commits_behind(path: Path, read_frames: int) -> int:
         return sum(
             frame.salts == salts and frame.commit_size > 0
             for frame in frames(file, page_size)
-            if frame.index > read_frames
+            if frame.number > read_frames
         )
 
 
-def check(connection: apsw.Connection, path: Path, vfs: str | None) -> None:
+def check(connection: Connection, path: Path, vfs: str | None) -> None:
     """Raise :class:`StructureDamaged` when SQLite passes over transactions that are in the log.
 
     One transaction behind a bad frame is what a power cut may leave of a write that was never
@@ -97,10 +96,10 @@ def check(connection: apsw.Connection, path: Path, vfs: str | None) -> None:
     if vfs is not None or not log.exists() or log.stat().st_size <= _HEADER.size:
         return
     with log.open("rb") as file:
-        whole = header(file) is not None
-    if not whole:
+        readable = header(file) is not None
+    if not readable:
         raise StructureDamaged("the header of the write-ahead log is damaged")
     accepted = connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchall()[0][1]
-    behind = commits_behind(log, accepted if isinstance(accepted, int) else 0)
+    behind = commits_behind(log, whole(accepted))
     if behind > 1:
         raise StructureDamaged(f"{behind} transactions lie behind a damaged frame of the write-ahead log")

@@ -165,7 +165,7 @@ class Writer(threading.Thread):
             try:
                 self._serve(jobs)
                 self._care()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the thread must outlive our bugs
                 _log.exception("the spool's thread met an unexpected error")
                 for job in jobs:
                     job.error = job.error or error
@@ -413,7 +413,7 @@ class Writer(threading.Thread):
             self._checkpoint()
 
     def _sweep(self) -> None:
-        """One small transaction: what is owed and unsaved, quotas of age. It also finds out when a disk is well."""
+        """One small transaction: what is owed and unsaved, and quotas of age. It also probes a bad disk."""
         desk = self.desk
         nothing = not (self._owed or self._unsaved or self.condition.trouble)
         if nothing and (desk is None or not desk.sweep_needed(self._clock())):
@@ -439,7 +439,7 @@ class Writer(threading.Thread):
                     self._reserve.release()
                 self._trouble(error)
 
-    def _wal_grew(self, connection: apsw.Connection, _database: str, pages: int) -> int:
+    def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.condition.wal_bytes = pages * 4096
         return apsw.SQLITE_OK
 

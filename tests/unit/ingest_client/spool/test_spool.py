@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import apsw
 import pytest
 
 from capture.outcomes import Outcome, State
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Quarantine, Shed, Sink
 from ingest_client.spool import Checkpoint, Checkpoints, FullPolicy, Queue, Spool, SpoolRefused, SpoolSettings
+from ingest_client.spool.sql import connect
 from tests.unit.ingest_client.spool.parts import SECOND, START, Clock, Tried, turn
 
 LARGE = 10**9
@@ -71,7 +71,7 @@ async def test_the_spool_is_a_sink_a_queue_and_a_keeper_of_checkpoints(place: Pl
     sink: Sink = spool
     queue: Queue = spool
     checkpoints: Checkpoints = spool
-    assert sink is queue is checkpoints
+    assert {id(sink), id(queue), id(checkpoints)} == {id(spool)}
 
 
 async def test_a_kept_turn_is_claimed_with_its_body_and_counted(
@@ -313,7 +313,7 @@ async def test_a_newer_schema_is_refused_with_versions_and_advice(place: Place) 
     await first.close(5)
     (database,) = place.root.rglob("spool.db")
     _sql(database, "PRAGMA user_version = 7", "UPDATE meta SET value = 7 WHERE key = 'schema_version'")
-    with pytest.raises(SpoolRefused, match="version 7; this release reads up to 1.*another data directory"):
+    with pytest.raises(SpoolRefused, match=r"version 7; this release reads up to 1.*another data directory"):
         await place.open()
 
 
@@ -394,7 +394,7 @@ def _counter(counts: dict[Outcome, int]) -> "Counter[Outcome]":
 
 
 def _sql(database: Path, *statements: str) -> None:
-    connection = apsw.Connection(str(database))
+    connection = connect(str(database))
     for statement in statements:
         connection.execute(statement)
     connection.close()
