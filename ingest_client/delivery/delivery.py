@@ -53,8 +53,19 @@ _TENANT_SHARE: Constant = 8
 _LOOK_AGAIN_S: Constant = 0.05
 _EARLY_S: Constant = 0.002
 
-_MAX_ALONE: Constant = 65_536
-"""Beyond so many turns that must travel alone the list is forgotten: they would only be asked twice."""
+_MAX_SUSPECTS: Constant = 65_536
+"""Beyond so many the list is forgotten, and begun anew."""
+
+_SUSPICIOUS: Constant = frozenset(
+    {
+        Reason.TIMED_OUT,
+        Reason.CONNECTION_LOST,
+        Reason.SERVER_ERROR,
+        Reason.ANSWER_MALFORMED,
+        Reason.ANSWER_TOO_LARGE,
+    }
+)
+"""What one turn may do to all that travel with it."""
 
 _SETTLE_SHARE: Constant = 0.1
 """Of the grace at a stop, for writing down what was decided."""
@@ -89,7 +100,7 @@ class Delivery:
         self._held_turns = 0
         self._held_bytes = 0
         self._held_by_tenant: Counter[str] = Counter()
-        self._alone: set[int] = set()
+        self._suspects: Counter[int] = Counter()
         self._sends: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._room = asyncio.Event()
@@ -257,7 +268,7 @@ class Delivery:
         return [turn for _, turn in taken]
 
     def _may_join(self, turn: Claimed) -> bool:
-        return turn.attempts < self._settings.alone_after_attempts and turn.seq not in self._alone
+        return self._suspects[turn.seq] < self._settings.alone_after_failures
 
     async def _send(self, courier: Courier, tenant: str, turns: list[Claimed]) -> None:
         endpoint = courier.endpoint
@@ -316,7 +327,7 @@ class Delivery:
             self._held_by_tenant[turn.tenant] -= len(turn.body)
             if verdict.fate is Fate.ACCEPTED:
                 endpoint.accepted += 1
-            self._note_alone(turn, verdict)
+            self._suspect(turn, verdict, batched=len(turns) > 1)
             attempt = Attempt(
                 number=turn.attempts + 1,
                 endpoint=endpoint.url,
@@ -336,13 +347,16 @@ class Delivery:
             del self._held_by_tenant[turns[0].tenant]
         self._settlement.put(settled)
 
-    def _note_alone(self, turn: Claimed, verdict: Verdict) -> None:
-        if verdict.reason is Reason.BATCH_UNDECIDED:
-            if len(self._alone) >= _MAX_ALONE:
-                self._alone.clear()
-            self._alone.add(turn.seq)
-        elif self._alone and verdict.fate in (Fate.ACCEPTED, Fate.REFUSED):
-            self._alone.discard(turn.seq)
+    def _suspect(self, turn: Claimed, verdict: Verdict, *, batched: bool) -> None:
+        """Remember which turns were in batches that failed: they travel alone sooner or later."""
+        if verdict.fate in (Fate.ACCEPTED, Fate.REFUSED):
+            self._suspects.pop(turn.seq, None)
+        elif verdict.reason is Reason.BATCH_UNDECIDED:
+            self._suspects[turn.seq] = self._settings.alone_after_failures
+        elif batched and verdict.reason in _SUSPICIOUS:
+            self._suspects[turn.seq] += 1
+        if len(self._suspects) > _MAX_SUSPECTS:
+            self._suspects.clear()
 
     def _delay_s(self, turn: Claimed, verdict: Verdict) -> float:
         if verdict.fate in (Fate.ACCEPTED, Fate.REFUSED) or verdict.reason in _AT_ONCE:

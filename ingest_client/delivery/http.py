@@ -67,8 +67,7 @@ class _Connection(BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        # One byte beyond the bound tells an answer that ends there from one that goes on.
-        wanted = _READ_BYTES if self._reader is None else self._reader.wanted + 1
+        wanted = _READ_BYTES if self._reader is None else self._reader.wanted
         return memoryview(self._buffer)[: max(1, min(_READ_BYTES, wanted))]
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -76,8 +76,8 @@ class DeliverySettings:
     """Preferred size of a batch where the endpoint does not name its own. 1 turns batches off."""
     batch_bytes: int = 1024 * 1024
     """The same in bytes: a tenth of a second on a 100 Mbit/s line."""
-    alone_after_attempts: int = 2
-    """A turn that failed this often travels alone: it may be the one that breaks its batch."""
+    alone_after_failures: int = 2
+    """A turn whose batch failed this often travels alone: it may be the one that breaks them."""
     compress: bool = True
     """Compress where the endpoint has said (``Accept-Encoding`` in an answer) that it accepts it."""
     compress_min_bytes: int = 1024
@@ -138,7 +138,7 @@ _AT_LEAST_ONE: Final = (
     "quantum_bytes",
     "batch_turns",
     "batch_bytes",
-    "alone_after_attempts",
+    "alone_after_failures",
     "slowest_upload",
     "max_answer_bytes",
     "breaker_threshold",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from capture.outcomes import Outcome
 from ingest_client.spool.api import AttemptRecord, Backlog, Claimed
+from tests.unit.ingest_client.delivery.patience import eventually
 
 
 @dataclass(slots=True)
@@ -38,7 +39,9 @@ class MemoryQueue:
             self._pending[turn.tenant][turn.seq] = row
         self._work.set()
 
-    def turn(self, seq: int, tenant: str = "a", size: int = 100, *, created_at_ns: int | None = None) -> Claimed:
+    def turn(
+        self, seq: int, tenant: str = "a", size: int = 100, *, created_at_ns: int | None = None
+    ) -> Claimed:
         turn_id = f"0190b8a0-0000-7000-8000-{seq:012d}"
         head = f'{{"meta":{{"request_id":"{turn_id}","tenant":"{tenant}"}},"pad":"'.encode()
         body = head + b"x" * max(0, size - len(head) - 2) + b'"}'
@@ -53,9 +56,7 @@ class MemoryQueue:
 
     async def until(self, state: str, count: int, timeout_s: float = 20.0) -> None:
         """Return when ``count`` rows are in ``state``."""
-        async with asyncio.timeout(timeout_s):
-            while self.states().get(state, 0) < count:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: self.states().get(state, 0) >= count, timeout_s)
 
     # The Queue.
 

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -24,7 +24,7 @@ class Request:
     def turn_ids(self) -> list[str]:
         """The turns that it carries."""
         value = msgspec.json.decode(self.body)
-        turns = value["turns"] if "turns" in value else [value]
+        turns = value.get("turns", [value])
         return [turn["meta"]["request_id"] for turn in turns]
 
 
@@ -111,7 +111,7 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 @asynccontextmanager
 async def peer(
     behaviour: Behaviour = accept, *, ssl_context: ssl.SSLContext | None = None, port: int = 0
-) -> AsyncIterator[Peer]:
+) -> AsyncGenerator[Peer, None]:
     """A peer on an ephemeral port of loopback, gone afterwards with all its connections."""
     found = Peer(behaviour, scheme="http" if ssl_context is None else "https")
     tasks: set[asyncio.Task[None]] = set()

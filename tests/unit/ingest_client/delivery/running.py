@@ -2,12 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from ingest_client.delivery import Delivery, DeliverySettings, EndpointSettings, Final
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.spool.api import Queue
+from tests.unit.ingest_client.delivery.patience import eventually
+
+__all__ = ["delivering", "eventually", "quick"]
 
 
 def quick(*urls: str, **changes: object) -> DeliverySettings:
@@ -34,7 +37,7 @@ def quick(*urls: str, **changes: object) -> DeliverySettings:
 @asynccontextmanager
 async def delivering(
     queue: Queue, settings: DeliverySettings, finals: list[Final] | None = None
-) -> AsyncIterator[Delivery]:
+) -> AsyncGenerator[Delivery, None]:
     """A running delivery; closed (without draining) at the end."""
     heard: list[Final] = [] if finals is None else finals
     delivery = Delivery(queue, settings, SystemClock(), random.Random(7).random, heard.append)
