@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from capture.coding import CodingError, decoder
 from capture.dialects.catalog import CATALOG
 from capture.dialects.fold import Fold, RequestFacts
+from capture.dialects.signature import spoken
 from capture.framing import Framing
 from capture.framing.batch import Batch, Framer
 from capture.framing.choice import declared, sniffed
@@ -49,6 +50,7 @@ class ResponseReducer:
     __slots__ = (
         "_coding",
         "_content_type",
+        "_dialect",
         "_document",
         "_entry",
         "_failure",
@@ -57,13 +59,16 @@ class ResponseReducer:
         "_framing",
         "_pending",
         "_pending_bytes",
+        "_request",
         "_truncated",
         "decoded_bytes",
     )
 
     def __init__(self, dialect: Dialect, request: RequestFacts, response: ResponseFacts) -> None:
+        self._dialect = dialect
+        self._request = request
         self._entry = CATALOG[dialect]
-        self._fold: Fold = self._entry.fold(request)
+        self._fold: Fold | None = None
         self._content_type = response.content_type.lower()
         self._coding = decoder(response.content_encoding)
         self._framing: Framing | None = None
@@ -95,7 +100,8 @@ class ResponseReducer:
         if self._framer is not None:
             self._events(self._framer.finish())
         else:
-            self._fold.document(self.document)
+            document = self.document
+            self._fold_for(document).document(document)
         return self._turn(ending)
 
     @property
@@ -149,12 +155,19 @@ class ResponseReducer:
 
     def _events(self, batch: Batch) -> None:
         if batch.datas:
-            self._fold.events(batch.names, batch.datas)
+            fold = self._fold or self._fold_for(batch.datas[0])
+            fold.events(batch.names, batch.datas)
+
+    def _fold_for(self, first: bytes) -> Fold:
+        """The fold of the dialect that the answer's first event really speaks."""
+        if self._fold is None:
+            self._fold = CATALOG[spoken(first, self._dialect)].fold(self._request)
+        return self._fold
 
     def _turn(self, ending: Ending) -> Reduced:
         if self._failure is not None:
             return self._failure
-        turn = self._fold.turn(ending)
+        turn = self._fold_for(b"").turn(ending)
         if isinstance(turn, Refused):
             return turn
         damage = dict(self._framer.damage) if self._framer is not None else {}

@@ -83,7 +83,7 @@ class Worker:
             wall_ns=time.time_ns,
         )
         recorder = Recorder(
-            rules=ExchangeRules(OnePolicy(Policy(errors=settings.capture_errors)), settings.backends),
+            rules=ExchangeRules(OnePolicy(Policy(errors=settings.capture_errors)), settings.classifier),
             pipeline=self._pipeline,
             ledger=self._ledger,
             clock=_now,

@@ -19,13 +19,14 @@ from msgspec import UNSET
 
 from capture import jsontext, redact
 from capture.canonical import ViewFacts, view
-from capture.classify import Classification, Kind, settle
+from capture.classify import Classification, settle
 from capture.coding import CodingError, CodingFailure, decode
 from capture.envelope import Session
 from capture.http_error import error_turn
 from capture.model_family import model_family
 from capture.outcomes import Outcome
 from capture.reduce import Undecodable
+from capture.routes import Kind
 from capture.turn import Dialect, Refused, Turn
 from capture.wire_response import reduced_response
 from extproc.exchange import OK, Captured, Instant
@@ -183,13 +184,14 @@ def _stream_and_model(found: Classification, request: _Request) -> tuple[str, st
     """The contract's stream label and the request's model (``behaviour.md`` §2): of a body
     that is an object with members of the right types, else what the path says.
     """
+    unread = "true" if found.path_streams else "unknown", found.path_model
     if not isinstance(request.value, dict):
-        return "unknown", found.path_model
+        return unread
     members = cast("dict[str, object]", request.value)
     stream, model = members.get("stream"), members.get("model")
     if not isinstance(stream, bool | None) or not isinstance(model, str | None):
-        return "unknown", found.path_model
-    return "true" if stream else "false", (model or "").strip() or found.path_model
+        return unread
+    return "true" if stream or found.path_streams else "false", (model or "").strip() or found.path_model
 
 
 def _session(session: Session) -> payload.Session:

@@ -15,11 +15,12 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from capture.classify import Classification, Kind, RequestHead, classify, settle
+from capture.classify import Classification, Classifier, RequestHead, classify, settle
 from capture.dialects.fold import RequestFacts
 from capture.envelope import Envelope, is_internal, read_envelope
 from capture.outcomes import Outcome
 from capture.reduce import ResponseFacts, ResponseReducer
+from capture.routes import Kind
 from capture.turn import Ending
 from extproc.events import (
     Answer,
@@ -100,7 +101,7 @@ class ExchangeRules:
     """What every exchange of a process shares."""
 
     policies: PolicySource
-    backends: Mapping[str, str] = field(default_factory=dict[str, str])
+    classifier: Classifier = field(default_factory=Classifier)
 
 
 class Exchange:
@@ -257,7 +258,7 @@ class Exchange:
 
 
 def _begin(rules: ExchangeRules, head: RequestHead, started: Instant) -> Captured:
-    classification = classify(head, rules.backends)
+    classification = classify(head, rules.classifier)
     policy = rules.policies.snapshot(head)
     wanted = classification.kind is not Kind.NON_TURN and policy.capture
     return Captured(

@@ -11,8 +11,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from capture.classify import Provider
 from capture.outcomes import Outcome, State
+from capture.routes import Provider
 from extproc.exchange import Captured
 from extproc.transport.base import TransportCounters
 from ingest_client.ledger import Ledger

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from capture.classify import Classifier
 from ingest_client.delivery.settings import DeliverySettings
 from ingest_client.spool.settings import SpoolSettings
 
@@ -35,7 +36,7 @@ class SidecarSettings:
     queue_bytes: int
     capture_errors: bool
     log_level: str
-    backends: dict[str, str] = field(default_factory=dict[str, str])
+    classifier: Classifier = field(default_factory=Classifier)
     tls: TlsSettings | None = None
     spool: SpoolSettings
     delivery: DeliverySettings

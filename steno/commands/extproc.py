@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import yaml
 
+from capture.classify import Classifier, Override
+from capture.turn import Dialect
 from extproc.logs import log_to_stderr
 from extproc.settings import SidecarSettings, TlsSettings
 from extproc.supervisor import Supervisor, WorkerError
@@ -68,7 +71,9 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
     certificate, key, client_ca = file("tls_cert_file"), file("tls_key_file"), file("tls_client_ca_file")
     if (certificate is None) != (key is None) or (client_ca is not None and certificate is None):
         problems.append("extproc.tls_cert_file: goes with tls_key_file, and tls_client_ca_file needs both")
-    backends = _backends(file("backends_file"), problems)
+    classifier = Classifier(
+        _backends(file("backends_file"), problems), _overrides(file("routes_file"), problems)
+    )
     if problems or delivery is None:
         raise SettingsError("\n".join(problems))
     return SidecarSettings(
@@ -81,7 +86,7 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         queue_bytes=cast("int", value("queue_bytes")),
         capture_errors=cast("bool", value("capture_errors")),
         log_level=cast("str", value("log_level")),
-        backends=backends,
+        classifier=classifier,
         tls=TlsSettings(certificate=certificate, key=key, client_ca=client_ca)
         if certificate is not None and key is not None
         else None,
@@ -117,14 +122,34 @@ def _delivery(values: Mapping[str, object], problems: list[str]) -> DeliverySett
 
 
 def _backends(path: Path | None, problems: list[str]) -> dict[str, str]:
+    name = "extproc.backends_file"
+    document = _yaml(path, name, problems)
+    members = cast("dict[object, object]", document) if isinstance(document, dict) else {}
+    if not isinstance(document, dict | None) or not all(isinstance(value, str) for value in members.values()):
+        problems.append(f"{name}: {path}: expected lines of `backend: provider`")
+    return {str(backend): str(provider) for backend, provider in members.items()}
+
+
+def _overrides(path: Path | None, problems: list[str]) -> tuple[Override, ...]:
+    name = "extproc.routes_file"
+    document = _yaml(path, name, problems)
+    try:
+        return msgspec.convert(document or [], tuple[Override, ...])
+    except msgspec.ValidationError as error:
+        dialects = ", ".join(dialect.value for dialect in Dialect)
+        problems.append(
+            f"{name}: {path}: expected a list of path, dialect, provider (and host, vendor): {error}."
+            f" Dialects: {dialects}"
+        )
+        return ()
+
+
+def _yaml(path: Path | None, name: str, problems: list[str]) -> object:
     if path is None:
-        return {}
+        return None
     try:
         document: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        problems.append(f"extproc.backends_file: {path} cannot be read: {error}")
-        return {}
-    members = cast("dict[object, object]", document) if isinstance(document, dict) else {}
-    if not isinstance(document, dict | None) or not all(isinstance(name, str) for name in members.values()):
-        problems.append(f"extproc.backends_file: {path}: expected lines of `backend: provider`")
-    return {str(backend): str(provider) for backend, provider in members.items()}
+        problems.append(f"{name}: {path} cannot be read: {error}")
+        return None
+    return document

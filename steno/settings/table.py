@@ -155,6 +155,13 @@ ROWS: Final = (
         also="TAPES_PROVIDER_MAP_FILE",
     ),
     Row(
+        path="extproc.routes_file",
+        kind=File(),
+        default="",
+        help="YAML list of path, dialect, provider (and host, vendor) for paths that Steno does not know.",
+        reason="none: the built-in table knows the public providers",
+    ),
+    Row(
         path="extproc.capture_errors",
         kind=Switch(),
         default="false",

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from capture.classify import Kind, RequestHead, classify
+from capture.classify import Classifier, RequestHead, classify
 from capture.outcomes import Outcome, Owner
+from capture.routes import Kind
 from tests.paths import CORPORA, needs_shared
 from tests.unit.extproc.playbook import ending, request, request_headers, response, response_headers
 
@@ -32,7 +33,7 @@ def test_non_turn_requests_are_those_of_the_corpus() -> None:
         asked = example["request"]
         if asked["path"] in TURNS_TO_US:
             continue
-        found = classify(RequestHead(asked["method"], "", asked["path"]), {})
+        found = classify(RequestHead(asked["method"], "", asked["path"]), Classifier())
         assert (found.kind is not Kind.NON_TURN) == (example["expect"] == "eligible"), example
 
 
