@@ -159,6 +159,8 @@ class Brotli:
 
     def undo(self, data: bytes) -> Iterator[bytes]:
         """See :class:`Member`."""
-        yield self._stream.process(data, output_buffer_limit=_PIECE_BYTES)
-        while not self._stream.can_accept_more_data():
-            yield self._stream.process(b"", output_buffer_limit=_PIECE_BYTES)
+        piece = self._stream.process(data, output_buffer_limit=_PIECE_BYTES)
+        # More may be waiting even when all input was taken: only an empty piece says that nothing is.
+        while piece or not self._stream.can_accept_more_data():
+            yield piece
+            piece = self._stream.process(b"", output_buffer_limit=_PIECE_BYTES)

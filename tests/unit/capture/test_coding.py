@@ -52,11 +52,16 @@ def test_every_coding_has_an_encoder_here() -> None:
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODERS))
-@pytest.mark.parametrize("text", [b"x", TEXT, bytes(range(256)) * 4000], ids=["one byte", "text", "1 MB"])
+@pytest.mark.parametrize(
+    "text",
+    [b"x", TEXT, bytes(range(256)) * 4000, bytes(7_000_001), random.Random(1).randbytes(3_000_000)],
+    ids=["one byte", "text", "1 MB", "7 MB of zeros", "3 MB of noise"],
+)
 def test_a_whole_body_is_its_text(encoding: str, text: bytes) -> None:
     body = encode(encoding, text)
-    assert run(encoding, [body]) == (text, False)
-    assert run(encoding, [body[i : i + 1000] for i in range(0, len(body), 1000)]) == (text, False)
+    assert run(encoding, [body], max_bytes=len(text)) == (text, False)
+    chunks = [body[i : i + 1000] for i in range(0, len(body), 1000)]
+    assert run(encoding, chunks, max_bytes=len(text)) == (text, False)
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODERS))
@@ -159,6 +164,19 @@ def test_a_body_cut_anywhere_gives_a_prefix_and_says_so_or_is_refused(encoding: 
 
 def test_a_gzip_body_without_its_trailer_is_all_there() -> None:
     assert run("gzip", [encode("gzip", TEXT)[:-8]]) == (TEXT, True)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 100, 257, 258, 259, 1024 * 1024])
+def test_nothing_stays_behind_in_a_library_at_the_edge_of_a_piece(more: int) -> None:
+    """The last symbols of a raw stream fit into zlib's own buffer: no input is left, but output is."""
+    text = bytes(1024 * 1024 + more)
+    body = raw_deflate(text)
+    assert run("deflate", [body], max_bytes=len(text)) == (text, False)
+    assert run("deflate", bytewise(body), max_bytes=len(text)) == (text, False)
+    for encoding in ENCODERS:
+        body = encode(encoding, text)
+        assert run(encoding, [body], max_bytes=len(text)) == (text, False)
+        assert run(encoding, [body[:-1], body[-1:]], max_bytes=len(text)) == (text, False)
 
 
 def test_a_stream_flushed_by_the_server_is_read_up_to_the_last_flush() -> None:

@@ -81,6 +81,7 @@ def test_a_cut_object_is_not_given() -> None:
 
 def test_what_is_not_json_reaches_the_dialect_as_an_event() -> None:
     assert datas(JsonArrayFramer, b"<html>oops</html>") == [b"<html>oops</html>"]
+    assert datas(JsonArrayFramer, b'[1]]{"a":{"b":2}}[3]') == [b"1", b"]", b'{"a":{"b":2}}', b"3"]
     assert datas(JsonArrayFramer, b'}{"a":1}') == [b"}", b'{"a":1}']
 
 
