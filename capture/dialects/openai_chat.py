@@ -133,12 +133,22 @@ class ChatFold:
             self._ignore(len(datas))
             return
         if _DONE in datas:
-            datas = self._until_done(datas)
+            end = datas.index(_DONE)
+            self._fold(names[:end], datas[:end])
+            self._done = True
+            self._ignore(len(datas) - end - 1)
+        else:
+            self._fold(names, datas)
+
+    def _fold(self, names: Sequence[bytes], datas: Sequence[bytes]) -> None:
         errors = {at for at, name in enumerate(names) if name == b"error"} if any(names) else ()
-        for at, chunk in enumerate(self._read(datas)):
+        reader = _CHUNKS if self._named else _OPENINGS
+        for at, chunk in enumerate(reader.read(datas)):
             if chunk is None:
                 self._salvage(datas[at])
                 continue
+            if type(chunk) is _Opening:
+                self._name(chunk)
             choices = chunk.choices
             if choices and at not in errors:
                 self._add_choices(choices)
@@ -154,25 +164,10 @@ class ChatFold:
             answer.settle()
         self._touched.clear()
 
-    def _until_done(self, datas: Sequence[bytes]) -> Sequence[bytes]:
-        at = datas.index(_DONE)
-        self._done = True
-        self._ignore(len(datas) - at - 1)
-        return datas[:at]
-
     def _ignore(self, count: int) -> None:
         """Official clients hang up at ``[DONE]``: what follows is no part of the answer."""
         if count:
             self._damage.add(Damage.UNKNOWN_EVENT, "after [DONE]", count)
-
-    def _read(self, datas: Sequence[bytes]) -> Iterable[_Chunk | None]:
-        if self._named:
-            return _CHUNKS.read(datas)
-        chunks = list(_OPENINGS.read(datas))
-        for chunk in chunks:
-            if chunk is not None:
-                self._name(chunk)
-        return chunks
 
     def _name(self, chunk: _Opening) -> None:
         """The first non-empty id and model are the answer's: Azure sends empty ones first."""
