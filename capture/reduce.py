@@ -167,7 +167,9 @@ class ResponseReducer:
     def _turn(self, ending: Ending) -> Reduced:
         if self._failure is not None:
             return self._failure
-        turn = self._fold_for(b"").turn(ending)
+        # A checkpoint before the first event must not settle whose format the answer has.
+        fold = self._fold or self._entry.fold(self._request)
+        turn = fold.turn(ending)
         if isinstance(turn, Refused):
             return turn
         damage = dict(self._framer.damage) if self._framer is not None else {}
