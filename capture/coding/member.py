@@ -112,12 +112,18 @@ def _is_zlib_header(data: bytes) -> bool:
 
 
 class Zstd:
-    """RFC 8878, one frame."""
+    """RFC 8878, one frame.
 
-    __slots__ = ("_stream",)
+    A frame that lies within one call would be decoded by a stricter routine of the library
+    than one that is spread over several (it checks the declared size in more places). So
+    that a body reads alike for any chunking, the first byte always goes in alone.
+    """
+
+    __slots__ = ("_begun", "_stream")
 
     def __init__(self, context: zstandard.ZstdDecompressor) -> None:
         self._stream = context.decompressobj()
+        self._begun = False
 
     @property
     def complete(self) -> bool:
@@ -131,6 +137,10 @@ class Zstd:
 
     def undo(self, data: bytes) -> Iterator[bytes]:
         """See :class:`Member`. The caller keeps ``data`` short: nothing else bounds the piece."""
+        if not self._begun:
+            self._begun = True
+            self._stream.decompress(data[:1])
+            data = data[1:]
         yield self._stream.decompress(data)
 
 

@@ -207,6 +207,12 @@ def test_a_cut_in_the_outer_layer_is_salvaged_through_the_inner_one() -> None:
     assert run("gzip, zstd", bytewise(body)) == (text, True)
 
 
+def test_a_zstd_frame_that_lies_about_its_size_reads_alike_for_any_chunking() -> None:
+    """It declares 253 bytes and ends with an empty block: libzstd minds only within one call."""
+    body = bytes.fromhex("28b52ffd24fd01000099e9d851")
+    assert run("zstd", [body]) == run("zstd", bytewise(body)) == (b"", False)
+
+
 # Members in a row, and what may follow them.
 
 
