@@ -8,6 +8,7 @@ same turn.
 
 import base64
 import binascii
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from capture.dialects.json_text import compact
@@ -21,13 +22,14 @@ _SERVER_TOOL: Final = "server_tool_use"
 
 
 class TextBlock:
-    """Generated text, cited or not."""
+    """Generated text. ``cited``: it says where it has it from."""
 
-    __slots__ = ("text",)
+    __slots__ = ("cited", "text")
     kind: Final = "text"
 
     def __init__(self) -> None:
         self.text = Pieces()
+        self.cited = False
 
     def add(self, text: str) -> None:
         """Append the next piece."""
@@ -241,6 +243,29 @@ class OtherBlock:
     def unparsed(self) -> JsonObject:
         """The whole block."""
         return self.given
+
+
+def blocks_of(blocks: Iterable["AnyBlock"]) -> Iterator[Block]:
+    """The blocks of the turn. Neighbouring texts are one, unless their citations tell them
+    apart: Nova numbers every piece of a streamed text as a block of its own.
+    """
+    run: list[str] = []
+    for block in blocks:
+        if isinstance(block, TextBlock) and not block.cited:
+            run.append(block.text.text())
+            continue
+        made = block.block()
+        if made is not None:
+            yield from _joined(run)
+            run = []
+            yield made
+    yield from _joined(run)
+
+
+def _joined(run: list[str]) -> Iterator[Block]:
+    text = "".join(run)
+    if text:
+        yield Block(type="text", text=text)
 
 
 AnyBlock = TextBlock | ReasoningBlock | ToolUseBlock | ToolResultBlock | ImageBlock | OtherBlock

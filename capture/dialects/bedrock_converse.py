@@ -18,6 +18,7 @@ from capture.dialects.bedrock_blocks import (
     TextBlock,
     ToolResultBlock,
     ToolUseBlock,
+    blocks_of,
 )
 from capture.dialects.bedrock_failures import error_document, is_failure, stream_error
 from capture.dialects.bedrock_usage import bedrock_usage
@@ -141,7 +142,9 @@ class ConverseFold:
         text = delta.get("text")
         if isinstance(text, str):
             self._at(index, TextBlock).add(text)
-        elif "citation" not in delta:  # what is cited is no part of the turn
+        elif "citation" in delta:  # what is cited is no part of the turn
+            self._at(index, TextBlock).cited = True
+        else:
             self._add(index, delta)
 
     def _block_stop(self, index: int) -> None:
@@ -218,6 +221,7 @@ class ConverseFold:
         if isinstance(text, str):
             self._at(index, TextBlock).add(text)
         elif cited is not None:
+            self._at(index, TextBlock).cited = True
             for item in as_list(cited.get("content")):
                 self._at(index, TextBlock).add(as_text((as_mapping(item) or {}).get("text")))
         else:
@@ -238,7 +242,7 @@ class ConverseFold:
             model="",
             response_id=None,
             role=self._role or "assistant",
-            blocks=tuple(made for block in self._blocks if (made := block.block()) is not None),
+            blocks=tuple(blocks_of(self._blocks)),
             choices=(self._choice(partial=partial),),
             usage=usage,
             partial=partial,

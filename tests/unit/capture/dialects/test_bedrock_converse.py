@@ -204,6 +204,31 @@ def test_reasoning_and_text_under_one_index_are_two_blocks() -> None:
     assert [(block.thinking, block.text) for block in turn.blocks] == [("r", ""), ("", "t")]
 
 
+def test_a_text_numbered_piece_by_piece_is_one_block() -> None:
+    """Nova opens a block for every piece; whole, it is one text."""
+    pieces = [change for at, text in enumerate("Hello") for change in (delta(at, text=text), stop_block(at))]
+    stream, one_shot = streamed(BEGIN, *pieces, end()), whole({"text": "Hello"})
+    assert [block.text for block in stream.blocks] == ["Hello"]
+    assert hash_of(stream) == hash_of(one_shot)
+
+
+def test_cited_texts_keep_apart() -> None:
+    """Citations belong to their own text, streamed or whole."""
+    stream = streamed(
+        BEGIN,
+        delta(0, text="A"),
+        delta(1, citation={"title": "t"}),
+        delta(1, text="B"),
+        delta(2, text="C"),
+        end(),
+    )
+    one_shot = whole(
+        {"text": "A"}, {"citationsContent": {"content": [{"text": "B"}], "citations": []}}, {"text": "C"}
+    )
+    assert [block.text for block in stream.blocks] == ["A", "B", "C"]
+    assert stream.blocks == one_shot.blocks
+
+
 def test_an_index_used_again_after_its_stop_opens_another_call() -> None:
     """Fragments never run into the call before; gaps and negative numbers mean nothing."""
     turn = streamed(
