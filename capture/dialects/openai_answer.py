@@ -53,21 +53,25 @@ class Call:
         arguments = function.get("input" if self.custom else "arguments")
         if isinstance(arguments, str):
             if arguments:
-                self.fragments.append(arguments)
-                self._last = arguments
+                self.extend(arguments)
         elif arguments is not None:
             self.given = as_mapping(arguments)
             if self.given is None:
                 self.fragments.append(compact(arguments))
 
+    def extend(self, arguments: str) -> None:
+        """Take the next of the arguments' text."""
+        self.fragments.append(arguments)
+        self._last = arguments
+
     def is_followed_by(self, fragment: JsonObject) -> bool:
         """Whether ``fragment`` opens another call under this call's index.
 
-        Gateways that translate whole calls number them all 0. Such a call comes with an
-        id of its own, a name and arguments that begin anew after complete ones.
+        Gateways that translate whole calls number them all 0. Such a call does not repeat
+        this one's id, has a name, and its arguments begin anew after complete ones.
         """
         other = as_text(fragment.get("id"))
-        if not other or not self.id or other == self.id or not self.fragments:
+        if (other and other == self.id) or not self.fragments:
             return False
         function = as_mapping(fragment.get("function")) or {}
         begins_anew = as_text(function.get("arguments")).lstrip().startswith("{")
@@ -181,10 +185,14 @@ class Answer:
             index = as_int(fragment.get("index"))
             key = position if index is None else index
             call = self._open.get(key)
-            if call is None or call.is_followed_by(fragment):
-                call = self._open[key] = Call()
-                self._calls.append(call)
-            call.add(fragment)
+            text = _arguments_alone(fragment)
+            if text and call is not None:
+                call.extend(text)
+            else:
+                if call is None or call.is_followed_by(fragment):
+                    call = self._open[key] = Call()
+                    self._calls.append(call)
+                call.add(fragment)
             self._touched.add(call.fragments)
 
     def add_function_call(self, function: object) -> None:
@@ -304,6 +312,15 @@ def _append(pieces: Pieces | None, text: str) -> Pieces:
         return Pieces(text)
     pieces.append(text)
     return pieces
+
+
+def _arguments_alone(fragment: JsonObject) -> str:
+    """The arguments of a fragment that has nothing else, as nearly all are; else empty."""
+    function = as_mapping(fragment.get("function"))
+    if function is None or fragment.get("id") or function.get("name"):
+        return ""
+    arguments = function.get("arguments")
+    return arguments if isinstance(arguments, str) else ""
 
 
 def _detail_texts(details: object) -> Iterator[str]:

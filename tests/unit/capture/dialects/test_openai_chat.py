@@ -236,6 +236,11 @@ def test_whole_calls_that_share_an_index_are_several_calls() -> None:
     assert calls(turn) == [("c1", "f", {"a": 1}, None), ("c2", "f", {"a": 2}, None)]
 
 
+def test_whole_calls_without_ids_that_share_a_place_are_several_calls() -> None:
+    turn = reduce(call_stream([function("f", '{"a":1}')], [function("g", "{}")], [function("g", '{"b":2}')]))
+    assert calls(turn) == [(None, "f", {"a": 1}, None), (None, "g", {}, None), (None, "g", {"b": 2}, None)]
+
+
 @pytest.mark.parametrize("arguments", [None, ""])
 def test_no_arguments_are_an_empty_object(arguments: object) -> None:
     assert calls(reduce(call_stream([function("f", arguments, "c", index=0)]))) == [("c", "f", {}, None)]
