@@ -6,7 +6,7 @@ vendors type freely are ``object`` here and read tolerantly; an event whose skel
 of other types is read again by hand, so that only the odd member is lost.
 
 Theory of operation. Most chunks are one choice with a little text: the loop in
-``events`` is ordered for them, and reads the name, model and date of an answer only
+``_fold`` is ordered for them, and reads the name, model and date of an answer only
 until it knows them. ``[DONE]`` ends the reading.
 """
 
@@ -14,12 +14,19 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar, Final
 
-from msgspec import Struct, field
-
 from capture import jsontext
-from capture.dialects.fold import DamageLog, EventReader, RequestFacts
-from capture.dialects.members import as_int, as_list, as_mapping, as_text
+from capture.dialects.fold import DamageLog, RequestFacts
+from capture.dialects.members import as_int, as_mapping, as_text
 from capture.dialects.openai_answer import Answer
+from capture.dialects.openai_chunk import (
+    CHUNKS,
+    OPENINGS,
+    Chunk,
+    ChunkChoice,
+    Delta,
+    OpeningChunk,
+    salvaged,
+)
 from capture.dialects.openai_errors import error_in, provider_error
 from capture.dialects.openai_usage import usage_of, wire_usage_of
 from capture.turn import (
@@ -38,52 +45,6 @@ from capture.wire_response import wire_block
 _DONE: Final = b"[DONE]"
 _LAST_INSTANT: Final = 253402300799
 """The last second that a date can name."""
-
-
-class _Delta(Struct, gc=False):
-    """What one chunk adds to a choice, or the whole message of a one-shot answer."""
-
-    content: object = None
-    role: object = None
-    reasoning_content: object = None
-    reasoning: object = None
-    reasoning_details: object = None
-    refusal: object = None
-    tool_calls: object = None
-    function_call: object = None
-    audio: object = None
-    images: object = None
-
-
-class _ChunkChoice(Struct, gc=False):
-    index: object = None
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    text: object = None
-    finish_reason: object = None
-    error: object = None
-
-
-class _Chunk(Struct, gc=False):
-    """A chunk once its answer's name is known."""
-
-    choices: list[_ChunkChoice] | None = None
-    usage: object = None
-    error: object = None
-    x_groq: object = None
-
-
-class _Opening(_Chunk, gc=False):
-    """A chunk while the answer's name is still wanted."""
-
-    id: object = None
-    model: object = None
-    kind: object = field(default=None, name="object")
-    created: object = None
-
-
-_CHUNKS: Final = EventReader(_Chunk)
-_OPENINGS: Final = EventReader(_Opening)
 
 
 class ChatFold:
@@ -111,7 +72,7 @@ class ChatFold:
     def __init__(self, request: RequestFacts) -> None:
         del request  # an answer names its own model
         self._answers: dict[int, Answer] = {}
-        self._snapshots: dict[int, _Delta] = {}
+        self._snapshots: dict[int, Delta] = {}
         self._touched: set[Answer] = set()
         self._id = ""
         self._model = ""
@@ -142,12 +103,12 @@ class ChatFold:
 
     def _fold(self, names: Sequence[bytes], datas: Sequence[bytes]) -> None:
         errors = {at for at, name in enumerate(names) if name == b"error"} if any(names) else ()
-        reader = _CHUNKS if self._named else _OPENINGS
+        reader = CHUNKS if self._named else OPENINGS
         for at, chunk in enumerate(reader.read(datas)):
             if chunk is None:
                 self._salvage(datas[at])
                 continue
-            if type(chunk) is _Opening:
+            if type(chunk) is OpeningChunk:
                 self._name(chunk)
             choices = chunk.choices
             if choices and at not in errors:
@@ -169,7 +130,7 @@ class ChatFold:
         if count:
             self._damage.add(Damage.UNKNOWN_EVENT, "after [DONE]", count)
 
-    def _name(self, chunk: _Opening) -> None:
+    def _name(self, chunk: OpeningChunk) -> None:
         """The first non-empty id and model are the answer's: Azure sends empty ones first."""
         self._id = self._id or as_text(chunk.id)
         self._model = self._model or as_text(chunk.model)
@@ -177,7 +138,7 @@ class ChatFold:
         self._created = self._created or as_int(chunk.created) or 0
         self._named = bool(self._id and self._model and self._object and self._created)
 
-    def _add_choices(self, choices: Sequence[_ChunkChoice]) -> None:
+    def _add_choices(self, choices: Sequence[ChunkChoice]) -> None:
         for position, choice in enumerate(choices):
             index = choice.index
             if type(index) is not int:
@@ -205,7 +166,7 @@ class ChatFold:
             if choice.error is not None:
                 self._fail(choice.error)
 
-    def _add_delta(self, answer: Answer, delta: _Delta) -> None:
+    def _add_delta(self, answer: Answer, delta: Delta) -> None:
         """Everything but the content."""
         if delta.role is not None and not answer.role:
             answer.role = as_text(delta.role)
@@ -224,7 +185,7 @@ class ChatFold:
         if delta.audio is not None or delta.images is not None:
             answer.add_media(delta.audio, delta.images)
 
-    def _add_rare(self, chunk: _Chunk) -> None:
+    def _add_rare(self, chunk: Chunk) -> None:
         if chunk.error is not None:
             self._fail(chunk.error)
         groq = as_mapping(chunk.x_groq)
@@ -269,7 +230,7 @@ class ChatFold:
             self._damage.add(Damage.UNPARSEABLE_EVENT, data[:80].decode("utf-8", "replace"))
             return
         self._damage.add(Damage.UNKNOWN_CONTENT, "a chunk with members of unexpected types")
-        chunk = _opening(event)
+        chunk = salvaged(event)
         self._name(chunk)
         self._add_choices(chunk.choices or ())
         self._count(chunk.usage)
@@ -291,7 +252,7 @@ class ChatFold:
         error = error_in(answer)
         if error is not None:
             self._error = provider_error(error, "http")
-        chunk = _opening(answer)
+        chunk = salvaged(answer)
         for choice in chunk.choices or ():
             choice.delta = choice.message or choice.delta
         self._name(chunk)
@@ -387,36 +348,3 @@ def _unparsed(answers: Sequence[Answer]) -> Iterable[object]:
         audio = answer.audio()
         if audio is not None:
             yield audio
-
-
-def _opening(event: JsonObject) -> _Opening:
-    """Any object as a chunk: members of the wrong type count as absent."""
-    return _Opening(
-        choices=[_choice(given) for given in as_list(event.get("choices"))],
-        usage=event.get("usage"),
-        error=event.get("error"),
-        x_groq=event.get("x_groq"),
-        id=event.get("id"),
-        model=event.get("model"),
-        kind=event.get("object"),
-        created=event.get("created"),
-    )
-
-
-def _choice(given: object) -> _ChunkChoice:
-    choice = as_mapping(given) or {}
-    return _ChunkChoice(
-        index=choice.get("index"),
-        delta=_delta(choice.get("delta")),
-        message=_delta(choice.get("message")),
-        text=choice.get("text"),
-        finish_reason=choice.get("finish_reason"),
-        error=choice.get("error"),
-    )
-
-
-def _delta(given: object) -> _Delta | None:
-    delta = as_mapping(given)
-    if delta is None:
-        return None
-    return _Delta(**{name: delta.get(name) for name in _Delta.__struct_fields__})

@@ -10,17 +10,16 @@ stream that is cut shows what came. The contract asks for less of a cut stream t
 neutral view: finished items in order of arrival, else the joined text deltas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
-
-from msgspec import Struct
 
 from capture import jsontext
 from capture.dialects import openai_items as items_of
-from capture.dialects.fold import DamageLog, EventReader, RequestFacts
+from capture.dialects.fold import DamageLog, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.openai_chat import rfc3339
 from capture.dialects.openai_errors import error_in, provider_error
+from capture.dialects.openai_events import DELTAS, DONES, EVENTS, TERMINALS, UNREAD, Event, part_index
 from capture.dialects.openai_items import OpenItem, Slot
 from capture.dialects.openai_usage import usage_of, wire_usage_of
 from capture.dialects.pieces import Pieces
@@ -38,67 +37,6 @@ from capture.turn import (
     Turn,
     WireFacts,
 )
-
-
-class _Event(Struct, gc=False):
-    type: object = None
-    delta: object = None
-    output_index: object = None
-    content_index: object = None
-    summary_index: object = None
-    item_id: object = None
-    item: object = None
-    response: object = None
-    text: object = None
-    refusal: object = None
-    arguments: object = None
-    input: object = None
-    error: object = None
-    code: object = None
-    message: object = None
-
-
-_READER: Final = EventReader(_Event)
-
-_DELTAS: Final[Mapping[str, Slot]] = {
-    "response.output_text.delta": items_of.TEXT,
-    "response.refusal.delta": items_of.REFUSAL,
-    "response.reasoning_summary_text.delta": items_of.SUMMARY,
-    "response.reasoning_text.delta": items_of.REASONING,
-    "response.function_call_arguments.delta": items_of.ARGUMENTS,
-    "response.custom_tool_call_input.delta": items_of.INPUT,
-}
-_DONES: Final[Mapping[str, Slot]] = {
-    kind.removesuffix("delta") + "done": slot for kind, slot in _DELTAS.items()
-}
-_TERMINALS: Final[Mapping[str, str]] = {
-    "response.completed": "completed",
-    "response.done": "completed",
-    "response.incomplete": "incomplete",
-    "response.failed": "failed",
-    "response.cancelled": "cancelled",
-}
-"""Terminal events, and the status that each means when it carries no response."""
-
-_UNREAD: Final = (
-    "response.apply_patch_call",
-    "response.audio.",
-    "response.code_interpreter_call",
-    "response.computer_call",
-    "response.content_part.",
-    "response.file_search_call.",
-    "response.image_generation_call.",
-    "response.local_shell_call",
-    "response.mcp_",
-    "response.output_text.",
-    "response.rate_limits",
-    "response.reasoning_",
-    "response.shell_call",
-    "response.web_search_call.",
-    "keepalive",
-    "ping",
-)
-"""Beginnings of kinds whose news the items bring again."""
 
 _KEPT: Final = ("id", "object", "created_at", "status", "model", "usage", "error", "incomplete_details")
 """What is kept of a response besides its output: its echo of the request can be long."""
@@ -155,7 +93,7 @@ class ResponsesFold:
             kept = [at for at, data in enumerate(datas) if data != b"[DONE]"]
             names, datas = [names[at] for at in kept], [datas[at] for at in kept]
         touched: set[Pieces] = set()
-        for at, event in enumerate(_READER.read(datas)):
+        for at, event in enumerate(EVENTS.read(datas)):
             if self._terminal:
                 self._damage.add(Damage.UNKNOWN_EVENT, "after the terminal event", len(datas) - at)
                 break
@@ -165,7 +103,7 @@ class ResponsesFold:
             kind = event.type
             if type(kind) is not str or not kind:
                 kind = names[at].decode("utf-8", "replace")
-            slot = _DELTAS.get(kind)
+            slot = DELTAS.get(kind)
             if slot is None:
                 self._apply(kind, event, datas[at])
             elif type(event.delta) is str:
@@ -175,14 +113,14 @@ class ResponsesFold:
         if self._text is not None:
             self._text.settle()
 
-    def _append(self, slot: Slot, event: _Event, delta: str) -> Pieces:
-        pieces = self._item(event).pieces(slot, _index(slot, event))
+    def _append(self, slot: Slot, event: Event, delta: str) -> Pieces:
+        pieces = self._item(event).pieces(slot, part_index(slot, event))
         pieces.append(delta)
         if slot is items_of.TEXT and self._text is not None:
             self._text.append(delta)
         return pieces
 
-    def _apply(self, kind: str, event: _Event, data: bytes) -> None:
+    def _apply(self, kind: str, event: Event, data: bytes) -> None:
         """Every kind of event but the deltas."""
         match kind:
             case "response.created" | "response.in_progress" | "response.queued":
@@ -193,13 +131,13 @@ class ResponsesFold:
                 self._finish(event)
             case "error" | "response.error":
                 self._fail(event)
-            case _ if kind in _TERMINALS:
+            case _ if kind in TERMINALS:
                 self._end(kind, as_mapping(event.response))
-            case _ if kind in _DONES:
-                self._replace(_DONES[kind], event)
+            case _ if kind in DONES:
+                self._replace(DONES[kind], event)
             case _ if not kind:
                 self._read_untyped(data)
-            case _ if not kind.startswith(_UNREAD):
+            case _ if not kind.startswith(UNREAD):
                 self._damage.add(Damage.UNKNOWN_EVENT, kind)
             case _:
                 pass
@@ -212,7 +150,7 @@ class ResponsesFold:
                 self._response[name] = value
         self._usage = as_mapping(response.get("usage")) or self._usage
 
-    def _item(self, event: _Event) -> OpenItem:
+    def _item(self, event: Event) -> OpenItem:
         """The item that an event speaks of: by ``output_index``, else by ``item_id``."""
         index = as_int(event.output_index)
         item_id = as_text(event.item_id)
@@ -227,14 +165,14 @@ class ResponsesFold:
         self._by_id[item_id] = item
         return item
 
-    def _find(self, event: _Event, item_id: str) -> OpenItem | None:
+    def _find(self, event: Event, item_id: str) -> OpenItem | None:
         """The item that is opened or finished, unless another took its place before."""
         index = as_int(event.output_index)
         if index is None:
             return self._by_id.get(item_id) if item_id else None
         return self._by_index.get(index)
 
-    def _open(self, event: _Event) -> None:
+    def _open(self, event: Event) -> None:
         start = as_mapping(event.item)
         if start is None:
             return
@@ -245,7 +183,7 @@ class ResponsesFold:
         else:
             item.restart(start)
 
-    def _finish(self, event: _Event) -> None:
+    def _finish(self, event: Event) -> None:
         if event.item is None:
             return
         self._finished.append(event.item)
@@ -257,7 +195,7 @@ class ResponsesFold:
         if self._text is not None and items_of.blocks([event.item]):
             self._text = None
 
-    def _replace(self, slot: Slot, event: _Event) -> None:
+    def _replace(self, slot: Slot, event: Event) -> None:
         """The whole text of a place: deltas that were missed do not matter any more."""
         text = {
             items_of.REFUSAL: event.refusal,
@@ -267,17 +205,17 @@ class ResponsesFold:
         if isinstance(text, str):
             item = self._item(event)
             if not item.is_finished:
-                item.replace(slot, _index(slot, event), text)
+                item.replace(slot, part_index(slot, event), text)
 
     def _end(self, kind: str, response: JsonObject | None) -> None:
         self._terminal = kind
         if response is None:
-            self._response["status"] = _TERMINALS[kind]
+            self._response["status"] = TERMINALS[kind]
             return
         self._whole = True
         self._learn(response)
         if not as_text(response.get("status")):
-            self._response["status"] = _TERMINALS[kind]
+            self._response["status"] = TERMINALS[kind]
         self._output = as_list(response.get("output"))
         if self._output:  # everything is said again there
             self._items.clear()
@@ -286,7 +224,7 @@ class ResponsesFold:
             self._finished.clear()
         self._fail_response()
 
-    def _fail(self, event: _Event) -> None:
+    def _fail(self, event: Event) -> None:
         """An ``error`` event: the error is the event itself, or an object in it."""
         own: JsonObject = {"code": event.code, "message": event.message}
         self._break(error_in({"error": event.error}) or own)
@@ -432,9 +370,3 @@ class ResponsesFold:
             kind = as_text((as_mapping(unknown[0]) or {}).get("type"))
             found.append(Diagnostic(Damage.UNKNOWN_CONTENT, len(unknown), kind[:200]))
         return tuple(found)
-
-
-def _index(slot: Slot, event: _Event) -> int:
-    if slot.index == "content_index":
-        return as_int(event.content_index) or 0
-    return as_int(event.summary_index) or 0 if slot.index else 0
