@@ -6,9 +6,10 @@ elements themselves stay unparsed: what is not JSON reaches the dialect as an ev
 and is counted there. A cut element, and an array that never closes, are counted as
 ``TRUNCATED_FRAME``; the cut element is not given.
 
-Theory of operation. One pass. ``_FILLER`` runs over everything that cannot change
-the nesting, whole strings included, and stops at a bracket (between elements also
-at a comma), or at a string that has no end yet. The state between two chunks is the
+Theory of operation. One pass. ``_INSIDE`` runs over all that leaves the nesting as it
+was, whole strings and innermost containers included; it stops at any other bracket,
+or at a string that has no end yet. ``_BETWEEN`` does so between elements, where every
+bracket and comma counts. The state between two chunks is the
 depth, whether a string is open, and whether its last byte was an unpaired backslash;
 bytes of an unfinished element are kept as they came and joined once.
 """
@@ -23,9 +24,14 @@ from capture.turn import Damage
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 
 # Possessive, so that a string without an end costs one pass and no backtracking.
-_STRING_REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_INSIDE: Final = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_BETWEEN: Final = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_PLAIN: Final = rb'[^"\[\]{}]*+'
+_LEAF: Final = rb"[\[{]" + _PLAIN + rb"(?:" + _STRING + _PLAIN + rb")*+[\]}]"  # nothing nested in it
+_STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_INSIDE: Final = re.compile(
+    _PLAIN + rb"(?:(?:" + _STRING + rb"|" + _LEAF + rb")" + _PLAIN + rb")*+", re.DOTALL
+)
+_BETWEEN: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
 
 MAX_ELEMENT_BYTES: Final = 64 * 1024 * 1024
 """Longest element kept, as for a line of the other framings."""
