@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from capture.coding import CodingError, decoder
 from capture.dialects.catalog import CATALOG
-from capture.dialects.fold import Fold, RequestFacts
+from capture.dialects.fold import DialectEntry, Fold, RequestFacts
 from capture.dialects.signature import spoken
 from capture.framing import Framing
 from capture.framing.batch import Batch, Framer
@@ -151,7 +151,7 @@ class ResponseReducer:
             framing = Framing.DOCUMENT if start == b"{" else framing
         self._framing = framing or sniffed(head, stream, whole=whole)
         if self._framing is not None:
-            self._framer = _framer(self._framing, self._entry.max_line_bytes)
+            self._framer = _framer(self._framing, self._entry)
 
     def _events(self, batch: Batch) -> None:
         if batch.datas:
@@ -186,10 +186,11 @@ def _with_damage(turn: Turn, damage: dict[Damage, int]) -> Turn:
     return replace(turn, diagnostics=turn.diagnostics + found, wire=wire)
 
 
-def _framer(framing: Framing, max_line_bytes: int | None) -> Framer | None:
+def _framer(framing: Framing, entry: DialectEntry) -> Framer | None:
     match framing:
         case Framing.SSE:
-            return SseFramer(MAX_LINE_BYTES if max_line_bytes is None else max_line_bytes)
+            longest = MAX_LINE_BYTES if entry.max_line_bytes is None else entry.max_line_bytes
+            return SseFramer(longest, bare_json=entry.bare_json_in_stream)
         case Framing.NDJSON:
             return NdjsonFramer()
         case Framing.JSON_ARRAY:

@@ -25,7 +25,9 @@ CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
     Dialect.ANTHROPIC_MESSAGES: DialectEntry(
         fold=AnthropicFold, stream=Framing.SSE, max_line_bytes=_CONTRACT_LINE_BYTES
     ),
-    Dialect.GEMINI: DialectEntry(fold=GeminiFold, stream=Framing.JSON_ARRAY),
+    Dialect.GEMINI: DialectEntry(
+        fold=GeminiFold, stream=Framing.JSON_ARRAY, doubts_stream_type=True, bare_json_in_stream=True
+    ),
     Dialect.BEDROCK_CONVERSE: DialectEntry(fold=ConverseFold, stream=Framing.EVENTSTREAM),
     Dialect.BEDROCK_INVOKE: DialectEntry(fold=InvokeFold, stream=Framing.EVENTSTREAM),
     Dialect.OPENAI_CHAT: DialectEntry(fold=ChatFold, stream=Framing.SSE, doubts_stream_type=True),

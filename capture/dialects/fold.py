@@ -58,12 +58,14 @@ class DialectEntry:
     ``doubts_stream_type``: a body that starts as a JSON object is read as one even under
     a stream's content type (gateways answer errors so; the contract has Anthropic's read
     as an empty stream).
+    ``bare_json_in_stream``: a JSON value between the events of an SSE stream is an event.
     """
 
     fold: Callable[[RequestFacts], Fold]
     stream: Framing
     max_line_bytes: int | None = None
     doubts_stream_type: bool = False
+    bare_json_in_stream: bool = False
 
 
 class DamageLog:

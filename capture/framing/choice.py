@@ -27,9 +27,12 @@ def declared(content_type: str, stream: Framing) -> Framing | None:
 def sniffed(head: bytes, stream: Framing, *, whole: bool) -> Framing | None:
     """The framing that the first bytes show; None when more of them are needed.
 
-    No JSON text starts like an SSE line, so a mislabelled stream is read all the
-    same. ``whole``: no more bytes will come.
+    No JSON text starts like an SSE line, and none with the zero that begins the length
+    of an eventstream message, so a mislabelled stream is read all the same. ``whole``: no
+    more bytes will come.
     """
+    if stream is Framing.EVENTSTREAM and head.startswith(b"\0"):
+        return Framing.EVENTSTREAM
     text = head.removeprefix(_BOM).lstrip()
     if text.startswith(_SSE_STARTS):
         return Framing.SSE

@@ -30,29 +30,44 @@ _STRIDE: Final = 4  # of what splitting by them gives: the nothing between event
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """Longest line kept. Generated images arrive as one base64 line of several MiB."""
 
+MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
+"""Most data of one event, all its lines together."""
+
 
 class SseFramer:
     """Cuts a body into SSE events. A line that does not fit ``max_line_bytes`` with its
-    end stops the reading.
+    end stops the reading. ``bare_json``: a JSON value that stands between the events
+    without ``data:`` counts as one (Google breaks streams off so, with its error).
     """
 
     __slots__ = (
         "_at_start",
+        "_bare",
+        "_bare_bytes",
+        "_bare_json",
         "_data",
+        "_data_bytes",
         "_line_bytes",
+        "_max_event_bytes",
         "_max_line_bytes",
         "_name",
         "_rest",
+        "_settled",
         "damage",
         "stopped",
     )
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES, *, bare_json: bool = False) -> None:
         self._max_line_bytes = max_line_bytes
+        self._bare_json = bare_json
+        self._bare: list[bytes] = []
+        self._bare_bytes = 0
         self._rest: list[bytes] = []
         self._line_bytes = 0
         self._name = b""
         self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._settled = 0
         self._at_start = True
         self.damage: dict[Damage, int] = {}
         self.stopped = False
@@ -100,6 +115,8 @@ class SseFramer:
         self.damage[Damage.OVERSIZE_FRAME] = 1
         self.stopped = True
         self._rest = []
+        self._data = []
+        self._bare = []
 
     def _lines(self, text: bytes) -> Batch:
         """The events that end in ``text``, which is whole lines."""
@@ -111,7 +128,7 @@ class SseFramer:
         if len(text) > self._max_line_bytes:
             text = self._before_oversize(text)
         batch = Batch([], [])
-        if self._name or self._data:  # first the rest of the event that the last lines began
+        if self._name or self._data or self._bare:  # first the rest of the event that the last lines began
             cut = (b"\n" + text).find(b"\n\n") + 1 or len(text)
             self._line_by_line(text[:cut], batch)
             text = text[cut:]
@@ -130,13 +147,13 @@ class SseFramer:
         lines.pop()
         name, data = self._name, self._data
         for line in lines:
+            if self._bare_json and self._is_bare(line, batch):
+                continue
             if line.startswith(b"data: "):
                 data.append(line[6:])
             elif not line:
-                if data:
-                    batch.names.append(name)
-                    batch.datas.append(data[0] if len(data) == 1 else b"\n".join(data))
-                    data.clear()
+                if data and not self._give(name, batch):
+                    return
                 name = b""
             elif line.startswith(b"event:"):
                 name = line[7:] if line[6:7] == b" " else line[6:]
@@ -147,6 +164,47 @@ class SseFramer:
             elif line == b"event":
                 name = b""
         self._name = name
+        if len(data) > self._settled:
+            self._settle()
+
+    def _give(self, name: bytes, batch: Batch) -> bool:
+        """The event that was begun is complete; False when it is too large."""
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        if len(data) > self._max_event_bytes:
+            self._stop()
+            return False
+        batch.names.append(name)
+        batch.datas.append(data)
+        self._data.clear()
+        self._data_bytes = self._settled = 0
+        return True
+
+    def _settle(self) -> None:
+        """Join what this batch added to the unfinished event: a million short lines of data
+        cost their bytes, not a million objects.
+        """
+        added = b"\n".join(self._data[self._settled :])
+        self._data[self._settled :] = [added]
+        self._settled = len(self._data)
+        self._data_bytes += len(added) + 1
+        if self._data_bytes - 1 > self._max_event_bytes:
+            self._stop()
+
+    def _is_bare(self, line: bytes, batch: Batch) -> bool:
+        """Take a line of a bare JSON value; the first line that is none completes it."""
+        begins = not self._bare and not self._data and line.startswith((b"{", b"["))
+        if begins or (self._bare and line and not line.startswith((b"data:", b"event:"))):
+            self._bare.append(line)
+            self._bare_bytes += len(line)
+            if self._bare_bytes > self._max_line_bytes:
+                self._stop()
+            return True
+        if self._bare:
+            batch.names.append(b"")
+            batch.datas.append(b"\n".join(self._bare))
+            self._bare = []
+            self._bare_bytes = 0
+        return False
 
     def _before_oversize(self, text: bytes) -> bytes:
         """The lines up to the first that does not fit with its end; reading stops there."""

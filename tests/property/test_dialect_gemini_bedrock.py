@@ -86,6 +86,20 @@ def test_any_chunking_gives_the_same_turn(name: str, data: st.DataObject) -> Non
     assert reduce_chunks(dialect, chunks, content_type) == reduce_chunks(dialect, [body], content_type)
 
 
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_chunking_gives_the_same_error_of_a_stream_that_broke_off(data: st.DataObject) -> None:
+    """Google's bare error, however it arrives."""
+    error = json.dumps({"error": {"status": "ABORTED", "message": "m"}}, indent=1)
+    body = as_sse(GEMINI_EVENTS[:2]) + error.replace("\n", "\r\n").encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=12)))
+    chunks = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+    turn = reduce_chunks(Dialect.GEMINI, chunks, "text/event-stream")
+    assert isinstance(turn, Turn)
+    assert turn.provider_error is not None
+    assert turn == reduce_chunks(Dialect.GEMINI, [body], "text/event-stream")
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_a_cut_at_every_byte_gives_a_turn_whose_text_is_a_prefix(name: str) -> None:
     """The connection may break anywhere; a turn without its end marker is partial."""

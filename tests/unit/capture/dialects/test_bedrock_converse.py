@@ -329,6 +329,13 @@ def test_a_body_that_is_no_answer_is_refused(body: bytes) -> None:
     assert isinstance(reduce_chunks(Dialect.BEDROCK_CONVERSE, [body], "application/json"), Refused)
 
 
+@pytest.mark.parametrize("content_type", ["", "application/json", "application/octet-stream"])
+def test_a_stream_is_known_by_its_first_bytes(content_type: str) -> None:
+    """A recorder or proxy may have lost the content type."""
+    body = converse_stream(BEGIN, delta(0, text="a"), end())
+    assert reduce(Dialect.BEDROCK_CONVERSE, body, content_type).choices[0].text == "a"
+
+
 def test_a_message_with_a_wrong_checksum_costs_only_itself() -> None:
     """The framing counts it; the deltas around it stay."""
     broken = bytearray(event(*delta(0, text="lost")))

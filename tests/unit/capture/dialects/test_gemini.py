@@ -1,5 +1,7 @@
 """Gemini and Vertex answers, streamed in both ways and whole."""
 
+import json
+
 import pytest
 
 from capture.dialects.gemini_arguments import StreamedArguments
@@ -382,6 +384,38 @@ def test_an_error_in_a_stream_keeps_what_came_before(shape: str) -> None:
     )
     assert (turn.partial, turn.choices[0].text, turn.choices[0].result) == (True, "so far", Result.ERROR)
     assert turn.wire.extra["error"] == {"type": "UNAVAILABLE", "message": "busy"}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_an_error_without_data_before_it_breaks_the_stream_off(newline: str) -> None:
+    """Google writes the error of a broken stream bare, over several lines."""
+    error = json.dumps({"error": {"code": 429, "message": "Quota", "status": "RESOURCE_EXHAUSTED"}}, indent=2)
+    body = as_sse([response({"text": "so far"})], newline) + error.replace("\n", newline).encode()
+    turn = reduce(Dialect.GEMINI, body, SSE)
+    assert turn.provider_error == ProviderError(
+        status=200, type="RESOURCE_EXHAUSTED", message="Quota", where="stream"
+    )
+    assert (turn.partial, turn.choices[0].text) == (True, "so far")
+
+
+def test_events_after_a_bare_value_are_read_on() -> None:
+    """The next ``data:`` line ends it, with or without a blank line before."""
+    body = (
+        as_sse([response({"text": "a"})])
+        + b'[{"novel": 1}]\n'
+        + as_sse([response({"text": "b"}, finish="STOP")])
+    )
+    turn = reduce(Dialect.GEMINI, body, SSE)
+    assert (turn.choices[0].text, turn.partial) == ("ab", False)
+    assert [item.damage for item in turn.diagnostics] == [Damage.UNKNOWN_EVENT]
+
+
+def test_an_error_document_under_a_stream_type_is_read() -> None:
+    """The content type promises a stream; the body is one object."""
+    body = as_json({"error": {"code": 500, "message": "oops", "status": "INTERNAL"}})
+    assert reduce(Dialect.GEMINI, body, SSE).provider_error == ProviderError(
+        status=200, type="INTERNAL", message="oops", where="http"
+    )
 
 
 def test_an_error_document_is_an_empty_whole_turn() -> None:
