@@ -125,7 +125,8 @@ async def ingest(short_tmp: Path, logs: list[Path]) -> AsyncGenerator[Ingest]:
 @pytest.fixture
 async def steno(short_tmp: Path, logs: list[Path], ingest: Ingest) -> AsyncGenerator[Sidecar]:
     """A running sidecar that delivers to ``ingest``."""
-    service = Sidecar(short_tmp, *free_ports(2), ingest.url)
+    port, admin_port = free_ports(2)
+    service = Sidecar(short_tmp, port, admin_port, ingest.url)
     logs.append(service.log)
     await service.start()
     yield service
