@@ -36,8 +36,9 @@ MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 class SseFramer:
     """Cuts a body into SSE events. A line that does not fit ``max_line_bytes`` with its
-    end stops the reading. ``bare_json``: a JSON value that stands between the events
-    without ``data:`` counts as one (Google breaks streams off so, with its error).
+    end stops the reading, and so does an event over ``max_event_bytes``. ``bare_json``: a
+    JSON value that stands between the events without ``data:`` counts as one (Google
+    breaks streams off so, with its error).
     """
 
     __slots__ = (
@@ -57,8 +58,15 @@ class SseFramer:
         "stopped",
     )
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES, *, bare_json: bool = False) -> None:
+    def __init__(
+        self,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        *,
+        bare_json: bool = False,
+    ) -> None:
         self._max_line_bytes = max_line_bytes
+        self._max_event_bytes = max_event_bytes
         self._bare_json = bare_json
         self._bare: list[bytes] = []
         self._bare_bytes = 0
@@ -148,6 +156,8 @@ class SseFramer:
         name, data = self._name, self._data
         for line in lines:
             if self._bare_json and self._is_bare(line, batch):
+                if self.stopped:
+                    return
                 continue
             if line.startswith(b"data: "):
                 data.append(line[6:])
@@ -195,8 +205,8 @@ class SseFramer:
         begins = not self._bare and not self._data and line.startswith((b"{", b"["))
         if begins or (self._bare and line and not line.startswith((b"data:", b"event:"))):
             self._bare.append(line)
-            self._bare_bytes += len(line)
-            if self._bare_bytes > self._max_line_bytes:
+            self._bare_bytes += len(line) + 1
+            if self._bare_bytes - 1 > self._max_event_bytes:
                 self._stop()
             return True
         if self._bare:
