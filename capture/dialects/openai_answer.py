@@ -134,7 +134,7 @@ class Answer:
         self.finish_reason = ""
         self.text = Pieces()
         self.unknown: list[object] = []
-        """Content parts of kinds that have no place in a turn."""
+        """Content of kinds that have no place in a turn."""
         # Thinking, in the order of belief: reasoning_content, reasoning, reasoning_details, parts.
         self._plain = Pieces()
         self._reasoning: Pieces | None = None
@@ -262,7 +262,7 @@ class Answer:
         )
 
     def blocks(self) -> tuple[Block, ...]:
-        """The contract's blocks: thinking, text, refusal, media, tool calls."""
+        """The contract's blocks: thinking, text, refusal, media, the unknown whole, tool calls."""
         return tuple(self._blocks())
 
     def _blocks(self) -> Iterator[Block]:
@@ -277,6 +277,9 @@ class Answer:
             yield Block(type="image", image_url=url)
         if audio is not None:
             yield Block(type="audio", content=audio)
+        for content in self.unknown:
+            kind = as_text((as_mapping(content) or {}).get("type"))
+            yield Block(type=kind or "unparsed", content=content)
         for call in self._calls:
             yield call.block()
 
@@ -304,7 +307,8 @@ class Answer:
 
     def is_empty(self) -> bool:
         """Whether nothing has been said yet."""
-        return not (self.text or self._refusal or self._calls or self.thinking() or self.audio())
+        said = self.text or self._refusal or self._calls or self.unknown
+        return not (said or self.thinking() or self.audio())
 
 
 def _append(pieces: Pieces | None, text: str) -> Pieces:

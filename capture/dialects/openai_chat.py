@@ -252,6 +252,9 @@ class ChatFold:
         error = error_in(answer)
         if error is not None:
             self._error = provider_error(error, "http")
+        elif "choices" not in answer:
+            self._answers[0] = Answer(0)
+            self._answers[0].unknown.append(answer)
         chunk = salvaged(answer)
         for choice in chunk.choices or ():
             choice.delta = choice.message or choice.delta
@@ -325,7 +328,7 @@ class ChatFold:
             found.append(Diagnostic(Damage.UNPARSEABLE_TOOL_INPUT, len(bad), bad[0][:200]))
         unknown = sum(len(answer.unknown) for answer in answers)
         if unknown:
-            found.append(Diagnostic(Damage.UNKNOWN_CONTENT, unknown, "content parts without a place"))
+            found.append(Diagnostic(Damage.UNKNOWN_CONTENT, unknown, "content without a place in a turn"))
         return tuple(found)
 
 

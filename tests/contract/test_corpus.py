@@ -68,8 +68,13 @@ class Case:
         """The model that the request's body names."""
         return str(self.request.get("model") or "")
 
-    def reduce(self, chunk_bytes: int = 1 << 30) -> Reduced:
-        """The turn of the response, fed in pieces of ``chunk_bytes``."""
+    @property
+    def is_stream(self) -> bool:
+        """Whether the response is one, and no error document instead."""
+        return self.meta["status"] == 200 and bool(self.meta["stream"])
+
+    def reduce(self, chunk_bytes: int = 1 << 30, end: int | None = None) -> Reduced:
+        """The turn of the response up to ``end``, fed in pieces of ``chunk_bytes``."""
         dialect = self.dialect
         assert dialect is not None
         if self.meta["status"] != 200:
@@ -77,8 +82,9 @@ class Case:
         request = RequestFacts(path=self.meta["endpoint_path"], model=self.request_model)
         response = ResponseFacts(content_type=self.meta["response_content_type"])
         reducer = ResponseReducer(dialect, request, response)
-        for start in range(0, len(self.body), chunk_bytes):
-            reducer.feed(self.body[start : start + chunk_bytes])
+        body = self.body[:end]
+        for start in range(0, len(body), chunk_bytes):
+            reducer.feed(body[start : start + chunk_bytes])
         return reducer.finish(Ending.COMPLETE)
 
 
@@ -102,6 +108,11 @@ def turns(dialects: set[Dialect] | None = None) -> list[Path]:
         for case in cases
         if case.expected["canonical"] is not None and (dialects is None or case.dialect in dialects)
     ]
+
+
+def streams() -> list[Path]:
+    """The folders of cases whose response is a stream."""
+    return [folder for folder in turns() if case_of(folder).is_stream]
 
 
 def named(folder: Path) -> str:
@@ -162,6 +173,26 @@ def test_a_recorded_exchange_reduces_alike_in_pieces(folder: Path, chunk_bytes: 
     if case.dialect not in CATALOG:
         pytest.skip(f"{case.dialect} is not in the catalog yet")
     assert case.reduce(chunk_bytes) == case.reduce()
+
+
+CUTS: Final = 12
+
+
+@pytest.mark.parametrize("folder", streams(), ids=named)
+def test_a_recorded_stream_cut_anywhere_tells_a_prefix(folder: Path) -> None:
+    """Of every choice's text and thinking: nothing is told twice, nothing is made up."""
+    case = case_of(folder)
+    if case.dialect not in CATALOG:
+        pytest.skip(f"{case.dialect} is not in the catalog yet")
+    whole = case.reduce()
+    assert isinstance(whole, Turn)
+    told = {choice.index: choice for choice in whole.choices}
+    for cut in range(1, CUTS):
+        turn = case.reduce(end=len(case.body) * cut // CUTS)
+        assert isinstance(turn, Turn)
+        for choice in turn.choices:
+            assert told[choice.index].text.startswith(choice.text)
+            assert told[choice.index].thinking.startswith(choice.thinking)
 
 
 def test_every_turn_of_the_corpus_has_a_dialect() -> None:

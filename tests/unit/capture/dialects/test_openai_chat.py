@@ -98,6 +98,16 @@ def test_a_content_list_gives_its_text_parts_and_keeps_the_strange_ones() -> Non
     assert turn.choices[0].text == "ab"
     assert turn.unparsed == (reference,)
     assert damages(turn) == {Damage.UNKNOWN_CONTENT: 1}
+    assert wire(turn)["message"]["content"][1] == {"type": "reference", "content": reference}
+
+
+def test_an_object_that_is_no_completion_is_kept_whole() -> None:
+    """A server behind the path that speaks something else is not forgotten."""
+    body = {"result": {"response": "hi"}, "success": True}
+    turn = reduce(json.dumps(body).encode(), "application/json")
+    assert turn.unparsed == (body,)
+    assert damages(turn) == {Damage.UNKNOWN_CONTENT: 1}
+    assert wire(turn)["message"]["content"] == [{"type": "unparsed", "content": body}]
 
 
 @pytest.mark.parametrize(("content", "text"), [({"a": [1, "ü"]}, '{"a":[1,"ü"]}'), (5, "5"), (None, "")])
