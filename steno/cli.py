@@ -6,15 +6,18 @@ or the settings cannot be used.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import Final, cast
 
-from extproc.transport.address import AddressError
-from steno.commands import extproc, ingest, up
-from steno.settings.load import SettingsError
-
-_COMMANDS: Final = (up, extproc, ingest)
+COMMANDS: Final[Mapping[str, str]] = {
+    "up": "run the whole path here, with a real Envoy, and show one turn",
+    "extproc": "run the sidecar beside Envoy",
+    "ingest": "run the service that stores turns",
+}
+"""Each command is a module of ``steno.commands`` with ``configure(parser)``; only the one
+that was asked for is imported, because some load a server and some must start at once."""
 
 _EPILOG: Final = """\
 Every setting has a flag, an environment variable (STENO_EXTPROC_LISTEN for
@@ -23,8 +26,28 @@ Every setting has a flag, an environment variable (STENO_EXTPROC_LISTEN for
 """
 
 
+class CommandError(Exception):
+    """A command cannot do what it was asked; ``exit_code`` says of which kind that is."""
+
+    exit_code = 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``steno``. Returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = _parser(given[0] if given else "").parse_args(given)
+    run = cast("Callable[[argparse.Namespace], int]", parsed.run)
+    try:
+        return run(parsed)
+    except CommandError as error:
+        print(f"steno: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(asked: str) -> argparse.ArgumentParser:
+    """The parser, with the flags of the command that was asked for."""
     parser = argparse.ArgumentParser(
         prog="steno",
         description="Takes down every LLM turn that passes through Envoy, and never interrupts.",
@@ -33,20 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"steno {version('steno')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
-    parsed = parser.parse_args(arguments)
-    run = cast("Callable[[argparse.Namespace], int]", parsed.run)
-    try:
-        return run(parsed)
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except AddressError as error:
-        print(f"steno: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        if name == asked:
+            import_module(f"steno.commands.{name}").configure(command)
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""One module for each command. Each has ``add_parser``; ``steno.cli`` lists them."""
+"""One module for each command. Each has ``configure(parser)``; ``steno.cli`` lists them."""

@@ -20,16 +20,14 @@ from extproc.supervisor import Supervisor, WorkerError
 from extproc.transport.address import AddressError
 from ingest_client.delivery.settings import DeliverySettings, DeliverySettingsError, EndpointSettings
 from ingest_client.spool.settings import SpoolSettings
-from steno.commands.parsers import Subparsers
 from steno.settings.flags import add_flags, read_flags
 from steno.settings.load import SettingsError
 
 _log = logging.getLogger(__name__)
 
 
-def add_parser(commands: Subparsers) -> None:
-    """Add the command."""
-    parser = commands.add_parser("extproc", help="run the sidecar beside Envoy")
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
     add_flags(parser, "extproc")
     parser.set_defaults(run=_run)
 
@@ -75,7 +73,7 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         _backends(file("backends_file"), problems), _overrides(file("routes_file"), problems)
     )
     if problems or delivery is None:
-        raise SettingsError("\n".join(problems))
+        raise SettingsError("these settings cannot be used:\n  " + "\n  ".join(problems))
     return SidecarSettings(
         listen=cast("str", value("listen")),
         admin_listen=cast("str", value("admin_listen")),

@@ -8,15 +8,13 @@ from typing import cast
 from extproc.logs import log_to_stderr
 from ingest.app import StartError, serve
 from ingest.settings import IngestSettings
-from steno.commands.parsers import Subparsers
 from steno.settings.flags import add_flags, read_flags
 
 _log = logging.getLogger(__name__)
 
 
-def add_parser(commands: Subparsers) -> None:
-    """Add the command."""
-    parser = commands.add_parser("ingest", help="run the service that stores turns")
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
     add_flags(parser, "ingest")
     parser.set_defaults(run=_run)
 

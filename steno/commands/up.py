@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from steno.commands.parsers import Subparsers
-
 _HOST: Final = "127.0.0.1"
 _PATIENCE_S: Final = 30.0
 _ASK: Final = {
@@ -44,13 +42,10 @@ class _Stack:
     logs: Path
 
 
-def add_parser(commands: Subparsers) -> None:
-    """Add the command."""
-    parser = commands.add_parser("up", help="run the whole path here, with a real Envoy, and show one turn")
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
     parser.add_argument("--once", action="store_true", help="show one turn, then stop everything")
-    parser.add_argument(
-        "--keep", metavar="DIR", help="keep data and logs in DIR (default: a directory that is removed)"
-    )
+    parser.add_argument("--keep", metavar="DIR", help="keep data and logs in DIR (default: they are removed)")
     parser.set_defaults(run=_run)
 
 

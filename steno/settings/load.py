@@ -7,11 +7,14 @@ from typing import cast
 
 import yaml
 
+from steno.cli import CommandError
 from steno.settings.table import ROWS, Row
 
 
-class SettingsError(Exception):
+class SettingsError(CommandError):
     """The settings cannot be used. The text lists every problem, one a line."""
+
+    exit_code = 2
 
 
 def load(section: str, flags: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, object]:
@@ -37,7 +40,7 @@ def load(section: str, flags: Mapping[str, str | None], environment: Mapping[str
         if name not in {row.path for row in ROWS}
     ]
     if problems:
-        raise SettingsError("\n".join(problems))
+        raise SettingsError("these settings cannot be used:\n  " + "\n  ".join(problems))
     return values
 
 

@@ -41,6 +41,11 @@ class Service:
             self._process.terminate()
         return await asyncio.wait_for(self._process.wait(), 60)
 
+    async def ended(self) -> int:
+        """Wait until it ends by itself; returns the exit code."""
+        assert self._process is not None
+        return await asyncio.wait_for(self._process.wait(), _READY_S)
+
     async def kill(self) -> None:
         """SIGKILL, then wait."""
         assert self._process is not None
