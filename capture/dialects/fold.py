@@ -103,8 +103,11 @@ class EventReader(Generic[EventT]):
 
     def read(self, datas: Sequence[bytes]) -> Iterable[EventT | None]:
         """One struct for each of ``datas``, None where the text does not parse."""
+        lines = b"\n".join(datas)
+        if lines.count(b"\n") >= len(datas):  # data of several lines could pass for several events
+            return [self.read_one(data) for data in datas]
         try:
-            events = self._decoder.decode_lines(b"\n".join(datas))
+            events = self._decoder.decode_lines(lines)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return [self.read_one(data) for data in datas]
         if len(events) != len(datas):  # an empty data line, or two values on one line

@@ -163,7 +163,8 @@ response_events = st.fixed_dictionaries(
         "error": odd,
     },
 )
-stray = st.sampled_from(["[DONE]", "{nope", "", "5", "[]", '{"a": "\\ud800"}'])
+two_lines = "{}\ndata: {}"
+stray = st.sampled_from(["[DONE]", "{nope", two_lines, "", "5", "[]", '{"a": "\\ud800"}'])
 
 
 def streams(dialect: Dialect) -> st.SearchStrategy[bytes]:
