@@ -68,8 +68,11 @@ def verdicts(status: int, body: bytes, turn_ids: Sequence[str], shortfall: Reaso
 
 
 def _decode(body: bytes) -> _BatchAnswer | None:
+    """The answer's members; None for a body that is no JSON. JSON of another shape counts as a rejection."""
     try:
         return _DECODER.decode(body)
+    except msgspec.ValidationError:
+        return _BatchAnswer(rejected=1)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 
