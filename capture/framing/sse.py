@@ -123,8 +123,6 @@ class SseFramer:
         self.damage[Damage.OVERSIZE_FRAME] = 1
         self.stopped = True
         self._rest = []
-        self._data = []
-        self._bare = []
 
     def _lines(self, text: bytes) -> Batch:
         """The events that end in ``text``, which is whole lines."""
@@ -138,32 +136,40 @@ class SseFramer:
         batch = Batch([], [])
         if self._name or self._data or self._bare:  # first the rest of the event that the last lines began
             cut = (b"\n" + text).find(b"\n\n") + 1 or len(text)
-            self._line_by_line(text[:cut], batch)
-            text = text[cut:]
+            text = text[cut:] if self._line_by_line(text[:cut], batch) else b""
+        if len(text) > self._max_event_bytes:
+            self._line_by_line(text, batch)
+        elif text:
+            self._usual(text, batch)
+        return batch
+
+    def _usual(self, text: bytes, batch: Batch) -> None:
+        """Read events of the usual lines as far as they go, none larger than the bound."""
         parts = (_NAMED if text.startswith(b"event:") else _NAMELESS).split(text)
         batch.names.extend(parts[1::_STRIDE])
         batch.datas.extend(parts[2::_STRIDE])
-        if text and (rest := parts[-2]) is not None:
+        if (rest := parts[-2]) is not None:
             batch.names.pop()
             batch.datas.pop()
             self._line_by_line(rest, batch)
-        return batch
 
-    def _line_by_line(self, text: bytes, batch: Batch) -> None:
-        """Read whole lines, starting with what is left of an event begun before."""
+    def _line_by_line(self, text: bytes, batch: Batch) -> bool:
+        """Read whole lines, starting with what is left of an event begun before. False when
+        an event was too large: the lines after it are not read.
+        """
         lines = text.split(b"\n")
         lines.pop()
         name, data = self._name, self._data
         for line in lines:
             if self._bare_json and self._is_bare(line, batch):
-                if self.stopped:
-                    return
+                if not self._bare:  # too large: dropped
+                    return False
                 continue
             if line.startswith(b"data: "):
                 data.append(line[6:])
             elif not line:
                 if data and not self._give(name, batch):
-                    return
+                    return False
                 name = b""
             elif line.startswith(b"event:"):
                 name = line[7:] if line[6:7] == b" " else line[6:]
@@ -176,12 +182,13 @@ class SseFramer:
         self._name = name
         if len(data) > self._settled:
             self._settle()
+        return True
 
     def _give(self, name: bytes, batch: Batch) -> bool:
         """The event that was begun is complete; False when it is too large."""
         data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         if len(data) > self._max_event_bytes:
-            self._stop()
+            self._drop_event()
             return False
         batch.names.append(name)
         batch.datas.append(data)
@@ -198,7 +205,13 @@ class SseFramer:
         self._settled = len(self._data)
         self._data_bytes += len(added) + 1
         if self._data_bytes - 1 > self._max_event_bytes:
-            self._stop()
+            self._drop_event()
+
+    def _drop_event(self) -> None:
+        """The event that was begun is too large."""
+        self._stop()
+        self._data = []
+        self._bare = []
 
     def _is_bare(self, line: bytes, batch: Batch) -> bool:
         """Take a line of a bare JSON value; the first line that is none completes it."""
@@ -207,7 +220,7 @@ class SseFramer:
             self._bare.append(line)
             self._bare_bytes += len(line) + 1
             if self._bare_bytes - 1 > self._max_event_bytes:
-                self._stop()
+                self._drop_event()
             return True
         if self._bare:
             batch.names.append(b"")

@@ -23,6 +23,9 @@ SMALL = 40
 FRAMERS: dict[str, Callable[[], Framer]] = {
     "sse": SseFramer,
     "sse, small": lambda: SseFramer(max_line_bytes=SMALL),
+    "sse, small events": lambda: SseFramer(max_event_bytes=SMALL // 4),
+    "sse, bare": lambda: SseFramer(bare_json=True),
+    "sse, bare, small": lambda: SseFramer(max_event_bytes=SMALL // 2, bare_json=True),
     "ndjson": NdjsonFramer,
     "ndjson, small": lambda: NdjsonFramer(max_line_bytes=SMALL),
     "json_array": JsonArrayFramer,
@@ -57,6 +60,7 @@ _SSE_PARTS = st.sampled_from(
         b"\r\n",
         b"event: a\ndata: 1\n\n",
         b"data: 2\n\n",
+        b'{\n "error": 1}\n',
     ]
 )
 _JSON_PARTS = st.sampled_from(

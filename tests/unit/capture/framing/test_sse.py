@@ -105,6 +105,44 @@ def test_a_line_that_does_not_fit_with_its_end_stops_the_reading() -> None:
     assert damage == {Damage.OVERSIZE_FRAME: 1}
 
 
+def test_an_event_at_its_bound_is_read_and_a_larger_one_stops_the_reading() -> None:
+    body = b"data: 1234\ndata: 67\n\ndata: 1234\ndata: 678\n\ndata: 1\n\n"
+    found, damage = assert_same_for_all_cuts(lambda: SseFramer(max_event_bytes=7), body)
+    assert found == [(b"", b"1234\n67")]
+    assert damage == {Damage.OVERSIZE_FRAME: 1}
+
+
+def test_a_bare_json_value_is_an_event_only_where_asked_for() -> None:
+    body = b'data: 1\n\n{\n  "error": {"code": 503}\n}\n\ndata: 2\n\n[3]'
+    found, damage = assert_same_for_all_cuts(lambda: SseFramer(bare_json=True), body)
+    assert [data for _, data in found] == [b"1", b'{\n  "error": {"code": 503}\n}', b"2", b"[3]"]
+    assert damage == {}
+    assert datas(SseFramer, body) == [b"1", b"2"]
+
+
+def test_a_bare_json_value_over_the_bound_stops_the_reading() -> None:
+    body = b"data: 1\n\n{\n12345\n{\n}\n\ndata: 2\n\n"
+    found, damage = assert_same_for_all_cuts(lambda: SseFramer(max_event_bytes=6, bare_json=True), body)
+    assert [data for _, data in found] == [b"1"]
+    assert damage == {Damage.OVERSIZE_FRAME: 1}
+
+
+def test_an_event_without_end_is_let_go_at_its_bound() -> None:
+    framer = SseFramer(max_event_bytes=1000)
+    for _ in range(200):
+        framer.feed(b"data: 12\ndata: 34\n")
+    assert framer.stopped
+    assert framer._data == []
+
+
+def test_the_lines_of_an_unfinished_event_are_joined_once_a_batch() -> None:
+    framer = SseFramer()
+    for _ in range(10):
+        framer.feed(b"data: 12\n" * 1000)
+    assert [len(part) for part in framer._data] == [2999] * 10
+    assert framer.feed(b"\n").datas == [b"\n".join([b"12"] * 10_000)]
+
+
 def test_an_oversize_line_is_let_go_before_it_ends() -> None:
     framer = SseFramer(max_line_bytes=100)
     framer.feed(b"data: ")
