@@ -63,6 +63,11 @@ class Principal(Struct, frozen=True, kw_only=True):
         if role not in self.roles:
             raise AccessError(f"this credential may not {role.value}")
 
+    def require_all(self) -> None:
+        """Raise :class:`AccessError` unless the credential is good for every tenant."""
+        if ANY not in self.tenants:
+            raise AccessError("this credential is not good for every tenant")
+
     def tenant(self, wanted: str) -> str:
         """The tenant to work on; ``wanted`` is the one asked for, or empty.
 

@@ -26,9 +26,12 @@ from starlette.responses import PlainTextResponse, Response
 from ingest.access import Access, AccessError, KeysError, TenantNameError, UnauthenticatedError
 from ingest.bodies import ByteBudget
 from ingest.deriver import Deriver
+from ingest.events import Hub
 from ingest.intake import Intake
 from ingest.metrics import Metrics
+from ingest.reading import QueryError
 from ingest.replies import refuse
+from ingest.retention import Retention
 from ingest.routes import router
 from ingest.service import Service
 from ingest.settings import IngestSettings
@@ -40,6 +43,7 @@ from ingest.store.store import Store
 from ingest.store.writer import WriteLimits
 
 _log = logging.getLogger("steno.ingest")
+_RELOAD_S: Final = 5.0
 _LOOPBACK: Final = frozenset(("", "127.0.0.1", "localhost", "::1"))
 
 
@@ -84,7 +88,8 @@ def build(settings: IngestSettings) -> Application:
     metrics = Metrics(CollectorRegistry())
     limits = WriteLimits(queue_jobs=settings.queue_jobs, queue_bytes=settings.queue_bytes)
     store = Store(engine_of(settings.database_url), limits)
-    deriver = Deriver(store, metrics)
+    hub = Hub()
+    deriver = Deriver(store, metrics, hub.publish)
     service = Service(
         settings=settings,
         store=store,
@@ -93,6 +98,8 @@ def build(settings: IngestSettings) -> Application:
         access=_access(settings),
         budget=ByteBudget(settings.queue_bytes),
         deriver=deriver,
+        hub=hub,
+        retention=Retention(store, settings.retention, hub.publish),
     )
     asgi = Starlette(
         routes=router(),
@@ -101,6 +108,7 @@ def build(settings: IngestSettings) -> Application:
             UnauthenticatedError: _told(401),
             AccessError: _told(403),
             TenantNameError: _told(400),
+            QueryError: _told(400),
             StoreError: _told(503, "downstream failure: "),
             Exception: _bug,
         },
@@ -125,12 +133,23 @@ async def running(application: Application) -> AsyncGenerator[Service]:
         async with asyncio.TaskGroup() as group:
             if service.settings.derive:
                 group.create_task(service.deriver.run())
+            group.create_task(service.retention.run(service.hub.closed))
+            group.create_task(_reload(service))
             try:
                 yield service
             finally:
+                service.hub.closed.set()
                 service.deriver.stop()
     finally:
         await service.store.close()
+
+
+async def _reload(service: Service) -> None:
+    """Look after files that may change while the service runs."""
+    while not service.hub.closed.is_set():
+        service.access.reload()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(service.hub.closed.wait(), _RELOAD_S)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -186,13 +205,25 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
     )
     try:
         async with running(application):
-            await _Server(config).serve(sockets=[bound])
+            await _Server(config, application.service.hub.closed.set).serve(sockets=[bound])
     finally:
         bound.close()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, saying one line when it is ready and leaving quietly on a signal."""
+    """uvicorn's server, saying one line when it is ready and leaving quietly on a signal.
+
+    ``leaving`` is called before it waits for requests in flight: event streams end then.
+    """
+
+    def __init__(self, config: uvicorn.Config, leaving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._leaving = leaving
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait for what is in flight."""
+        self._leaving()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""

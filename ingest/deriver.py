@@ -7,15 +7,14 @@ A turn that cannot be derived is recorded with its reason and never stops the ot
 
 import asyncio
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from ingest.derive import Derived, derive
+from ingest.derivation.derive import Derived, derive
 from ingest.metrics import Metrics
-from ingest.store import derived as tables
+from ingest.store import derived as derived_tables
 from ingest.store.connection import StoreError
-from ingest.store.rows import Body, TurnRow
+from ingest.store.rows import Body, Event, TurnRow
 from ingest.store.store import Store
 
 _log = logging.getLogger("steno.ingest.derive")
@@ -39,12 +38,13 @@ def derive_all(batch: Sequence[tuple[TurnRow, Body]]) -> tuple[list[Derived], li
 class Deriver:
     """Runs until told to stop. ``wake`` it when something was stored."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
+    def __init__(self, store: Store, metrics: Metrics, publish: Callable[[Sequence[Event]], None]) -> None:
+        self._publish = publish
         self._store = store
         self._metrics = metrics
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._stopping = False
+        self.stopping = False
 
     def wake(self) -> None:
         """Something new waits."""
@@ -61,12 +61,12 @@ class Deriver:
 
     def stop(self) -> None:
         """Finish the batch at hand, then end."""
-        self._stopping = True
+        self.stopping = True
         self._wake.set()
 
     async def run(self) -> None:
         """Derive what waits, and then what comes."""
-        while not self._stopping:
+        while not self.stopping:
             self._wake.clear()
             try:
                 busy = await self.step()
@@ -80,20 +80,18 @@ class Deriver:
 
     async def step(self) -> bool:
         """Derive one batch; whether there was one."""
-        batch = await self._store.read(lambda connection: tables.pending(connection, _BATCH))
+        batch = await self._store.read(lambda connection: derived_tables.pending(connection, _BATCH))
         if not batch:
-            self._metrics.derive_lag.set(0)
-            self._metrics.derive_lag_seconds.set(0)
             return False
-        self._metrics.derive_lag_seconds.set(time.time() - batch[0][0].received_at_us / 1e6)
         results, failures = await asyncio.to_thread(derive_all, batch)
-        await self._store.write(lambda connection: tables.save(connection, results, failures))
+        events = await self._store.write(
+            lambda connection: derived_tables.save(connection, results, failures)
+        )
+        self._publish(events)
         self._metrics.derived.labels("ok").inc(len(results))
         self._metrics.derived.labels("failed").inc(len(failures))
         for seq, reason in failures:
             _log.warning("turn %d could not be derived: %s", seq, reason)
-        count, _ = await self._store.read(tables.backlog)
-        self._metrics.derive_lag.set(count)
         return True
 
     async def _rest(self, seconds: float) -> None:

@@ -1,31 +1,97 @@
-"""The handlers that give back, and those that tell how the service is."""
+"""The handlers that give back what was stored. One tenant at a time; every read of content is audited."""
 
-from typing import Final
+import logging
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
 
-from prometheus_client import generate_latest
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ingest import views
 from ingest.access import Role
-from ingest.replies import Alive, Node, NodeList, reply
-from ingest.store import derived
+from ingest.replies import Node, NodeList, refuse, reply
+from ingest.store import derived, reads, turns
+from ingest.store.reads import Cursor, Page
 from ingest.writing import principal_of, service_of
 
+_audit = logging.getLogger("steno.ingest.audit")
+PAGE: Final = 100
+"""Most rows of a page."""
 _NODES: Final = 1000
-_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _CATCH_UP_S: Final = 1.0
+_USAGE_ROWS: Final = 10_000
+_HASH_DIGITS: Final = frozenset("0123456789abcdef")
+_CURSOR: Final = re.compile(r"[0-9]{1,18}-[0-9a-z]{1,40}")
+_HASH_LENGTH: Final = 64
+T = TypeVar("T")
 
 
-async def ping(_: Request) -> Response:
-    """Say that the process answers."""
-    return reply(Alive())
+class QueryError(ValueError):
+    """A query parameter says nothing usable (400)."""
 
 
-async def metrics(request: Request) -> Response:
-    """Show the metrics."""
-    service = service_of(request)
-    service.metrics.queue_depth.set(service.store.waiting)
-    return Response(generate_latest(service.metrics.registry), media_type=_METRICS_TYPE)
+def tenant_of(request: Request) -> str:
+    """The tenant that is read: ``?tenant=``, or the credential's own."""
+    return principal_of(request, Role.READ).tenant(request.query_params.get("tenant", ""))
+
+
+def page_of(request: Request, **fixed: str) -> Page:
+    """The page that the query asks for. Raises :class:`QueryError`."""
+    query = request.query_params
+    return Page(
+        tenant=tenant_of(request),
+        limit=_number(query.get("limit", str(PAGE))),
+        cursor=_cursor(query.get("cursor", "")),
+        since_us=time_of(query.get("since", "")),
+        until_us=time_of(query.get("until", "")),
+        session_id=fixed.get("session_id") or query.get("session", ""),
+        run_id=fixed.get("run_id", ""),
+        agent_name=query.get("agent", ""),
+        model=query.get("model", ""),
+        provider=query.get("provider", ""),
+        state=query.get("state", ""),
+        request_id=query.get("request_id", ""),
+    )
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE):
+        raise QueryError(f"limit must be 1 to {PAGE}")
+    return int(text)
+
+
+def _cursor(text: str) -> Cursor | None:
+    if not text:
+        return None
+    at, _, tie = text.partition("-")
+    usable = _CURSOR.fullmatch(text)
+    if not usable:
+        raise QueryError("cursor must be the next of an earlier page")
+    return Cursor(int(at), tie)
+
+
+def time_of(text: str) -> int | None:
+    """A time of the query in microseconds, None for none. Raises :class:`QueryError`."""
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise QueryError("since and until must be RFC 3339 times") from error
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)
+
+
+def _next(rows: list[T], page: Page, at_us: int, tie: object) -> str | None:
+    return f"{at_us}-{tie}" if len(rows) == page.limit else None
+
+
+def _read_of(request: Request, what: str, tenant: str) -> None:
+    """Audit a read of content: who, what, of which tenant. The values are JSON-escaped."""
+    who = principal_of(request, Role.READ).name
+    entry = {"who": who, "read": what, "tenant": tenant}
+    _audit.info("%s", msgspec.json.encode(entry).decode())
 
 
 async def list_nodes(request: Request) -> Response:
@@ -36,10 +102,115 @@ async def list_nodes(request: Request) -> Response:
     """
     service = service_of(request)
     agent = request.query_params.get("agent", "")
-    tenant = principal_of(request, Role.READ).tenant(request.query_params.get("tenant", ""))
+    tenant = tenant_of(request)
     await service.deriver.settled(_CATCH_UP_S)
     rows = await service.store.read(
         lambda connection: derived.newest_nodes(connection, tenant, agent, _NODES)
     )
     nodes = [Node(row.hash, row.role, row.provider, row.model, row.agent_name) for row in rows]
     return reply(NodeList(len(nodes), nodes))
+
+
+async def list_turns(request: Request) -> Response:
+    """List turns, newest first."""
+    page = page_of(request)
+    if page.cursor and not page.cursor.tie.isdigit():
+        raise QueryError("cursor must be the next of an earlier page of turns")
+    found = await service_of(request).store.read(lambda connection: reads.turns(connection, page))
+    last = found[-1].turn if found else None
+    after = _next(found, page, last.received_at_us, last.seq) if last else None
+    _read_of(request, "turns", page.tenant)
+    return reply(views.TurnPage([views.turn_item(one) for one in found], after))
+
+
+async def get_turn(request: Request) -> Response:
+    """Show a turn, by its id or by the request id it was posted under."""
+    service, tenant = service_of(request), tenant_of(request)
+    wanted = request.path_params["id"]
+    found = await service.store.read(lambda connection: reads.turn(connection, tenant, wanted))
+    if found is None:
+        return refuse(404, "no such turn")
+    seq = found.turn.seq
+    body = await service.store.read(lambda connection: turns.body(connection, seq))
+    attempts = await service.store.read(lambda connection: reads.attempts(connection, found.turn))
+    if body is None:
+        return refuse(404, "no such turn")
+    _read_of(request, f"turns/{found.turn.id}", tenant)
+    return reply(views.turn_detail(found, body, attempts))
+
+
+async def list_sessions(request: Request) -> Response:
+    """List sessions, the last active first."""
+    page = page_of(request)
+    rows = await service_of(request).store.read(lambda connection: reads.sessions(connection, page))
+    after = _next(rows, page, rows[-1].last_at_us, rows[-1].id) if rows else None
+    _read_of(request, "sessions", page.tenant)
+    return reply(views.SessionPage([views.session_item(row) for row in rows], after))
+
+
+async def get_session(request: Request) -> Response:
+    """Show a session and a page of its runs."""
+    store = service_of(request).store
+    page = page_of(request, session_id=request.path_params["id"])
+    row = await store.read(lambda connection: reads.session(connection, page.tenant, page.session_id))
+    if row is None:
+        return refuse(404, "no such session")
+    runs = await store.read(lambda connection: reads.runs(connection, page))
+    after = _next(runs, page, runs[-1].first_at_us, runs[-1].id) if runs else None
+    _read_of(request, f"sessions/{row.id}", page.tenant)
+    return reply(views.SessionDetail(views.session_item(row), [views.run_item(run) for run in runs], after))
+
+
+async def get_run(request: Request) -> Response:
+    """Show a run and a page of its steps."""
+    store = service_of(request).store
+    page = page_of(request, run_id=request.path_params["id"])
+    if page.cursor and not page.cursor.tie.isdigit():
+        raise QueryError("cursor must be the next of an earlier page of steps")
+    row = await store.read(lambda connection: reads.run(connection, page.tenant, page.run_id))
+    if row is None:
+        return refuse(404, "no such run")
+    found = await store.read(lambda connection: reads.turns(connection, page))
+    last = found[-1].turn if found else None
+    after = _next(found, page, last.received_at_us, last.seq) if last else None
+    _read_of(request, f"runs/{row.id}", page.tenant)
+    return reply(views.RunView(views.run_item(row), [views.turn_item(one) for one in found], after))
+
+
+async def get_node(request: Request) -> Response:
+    """Show a node and what came before it."""
+    tenant = tenant_of(request)
+    name = request.path_params["hash"]
+    if len(name) != _HASH_LENGTH or not _HASH_DIGITS.issuperset(name):
+        return refuse(404, "no such node")
+    limit = _number(request.query_params.get("limit", str(PAGE)))
+    chain = await service_of(request).store.read(
+        lambda connection: reads.ancestry(connection, tenant, name, limit + 1)
+    )
+    if not chain:
+        return refuse(404, "no such node")
+    _read_of(request, f"nodes/{name}", tenant)
+    first, *ancestors = [views.node_item(node) for node in chain]
+    return reply(views.NodeView(first, ancestors, chain[-1].parent or None))
+
+
+async def get_usage(request: Request) -> Response:
+    """Show token totals, by default of each day of the last thirty."""
+    query = request.query_params
+    tenant = tenant_of(request)
+    by = [word for word in query.get("by", "day").split(",") if word]
+    if not set(by) <= set(reads.USAGE_KEYS):
+        raise QueryError(f"by must be some of {', '.join(reads.USAGE_KEYS)}")
+    today = datetime.now(UTC).date()
+    span = (_day(query.get("since"), str(today - timedelta(days=30))), _day(query.get("until"), str(today)))
+    rows = await service_of(request).store.read(
+        lambda connection: reads.usage(connection, tenant, by, span, _USAGE_ROWS)
+    )
+    return reply(views.UsageList([views.usage_item(row) for row in rows]))
+
+
+def _day(text: str | None, otherwise: str) -> str:
+    if not text:
+        return otherwise
+    at = time_of(text)
+    return datetime.fromtimestamp((at or 0) / 1e6, UTC).date().isoformat()

@@ -75,6 +75,26 @@ class Alive(Struct, frozen=True):
     status: str = "ok"
 
 
+class Readiness(Struct, frozen=True):
+    """Whether turns can be stored now, and if not, why."""
+
+    ready: bool
+    problems: list[str]
+
+
+class Deleted(Struct, frozen=True):
+    """How many turns are gone, and the time before which they had been received."""
+
+    deleted: int
+    before: str
+
+
+class Requeued(Struct, frozen=True):
+    """How many turns wait to be derived."""
+
+    pending: int
+
+
 class Node(Struct, frozen=True, omit_defaults=True):
     """A node of the Merkle DAG, as the v0.9 list shows it."""
 

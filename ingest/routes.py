@@ -11,8 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest import reading, writing
-from ingest.replies import Accepted, Alive, BatchAnswer, NodeList, TranscriptAnswer
+from ingest import administering, condition, reading, streaming, views, writing
+from ingest.replies import (
+    Accepted,
+    Alive,
+    BatchAnswer,
+    Deleted,
+    NodeList,
+    Readiness,
+    Requeued,
+    TranscriptAnswer,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -31,6 +40,9 @@ class Row:
     status: int = 200
     refusals: tuple[int, ...] = ()
 
+
+READ: Final = (400, 401, 403, 503)
+PAGED: Final = ("limit", "cursor", "since", "until")
 
 ROUTES: Final = (
     Row(
@@ -67,19 +79,132 @@ ROUTES: Final = (
         method="GET",
         path="/v1/ingest/nodes",
         handler=reading.list_nodes,
-        summary="List nodes, newest first.",
-        query=("agent", "tenant"),
+        summary="List nodes, newest first (the shape of v0.9).",
+        query=("tenant", "agent"),
         gives=NodeList,
-        refusals=(503,),
+        refusals=READ,
+    ),
+    Row(
+        method="GET",
+        path="/v1/turns",
+        handler=reading.list_turns,
+        summary="List turns, newest first.",
+        query=("tenant", *PAGED, "session", "agent", "model", "provider", "state", "request_id"),
+        gives=views.TurnPage,
+        refusals=READ,
+    ),
+    Row(
+        method="GET",
+        path="/v1/turns/{id}",
+        handler=reading.get_turn,
+        summary="Show a turn, by its id or by the request id it was posted under.",
+        query=("tenant",),
+        gives=views.TurnDetail,
+        refusals=(*READ, 404),
+    ),
+    Row(
+        method="GET",
+        path="/v1/sessions",
+        handler=reading.list_sessions,
+        summary="List sessions, the last active first.",
+        query=("tenant", *PAGED),
+        gives=views.SessionPage,
+        refusals=READ,
+    ),
+    Row(
+        method="GET",
+        path="/v1/sessions/{id}",
+        handler=reading.get_session,
+        summary="Show a session and a page of its runs.",
+        query=("tenant", *PAGED),
+        gives=views.SessionDetail,
+        refusals=(*READ, 404),
+    ),
+    Row(
+        method="GET",
+        path="/v1/runs/{id}",
+        handler=reading.get_run,
+        summary="Show a run and a page of its steps.",
+        query=("tenant", *PAGED),
+        gives=views.RunView,
+        refusals=(*READ, 404),
+    ),
+    Row(
+        method="GET",
+        path="/v1/nodes/{hash}",
+        handler=reading.get_node,
+        summary="Show a node and what came before it.",
+        query=("tenant", "limit"),
+        gives=views.NodeView,
+        refusals=(*READ, 404),
+    ),
+    Row(
+        method="GET",
+        path="/v1/usage",
+        handler=reading.get_usage,
+        summary="Show token totals, by default of each day of the last thirty.",
+        query=("tenant", "by", "since", "until"),
+        gives=views.UsageList,
+        refusals=READ,
+    ),
+    Row(
+        method="GET",
+        path="/v1/events",
+        handler=streaming.stream_events,
+        summary="Stream what happens, without bodies, as server-sent events.",
+        query=("tenant",),
+        gives=None,
+        refusals=READ,
+    ),
+    Row(
+        method="DELETE",
+        path="/v1/turns",
+        handler=administering.delete_turns,
+        summary="Delete the turns of a tenant or session, received before a time.",
+        query=("tenant", "session", "before"),
+        gives=Deleted,
+        refusals=READ,
+    ),
+    Row(
+        method="GET",
+        path="/v1/export",
+        handler=administering.export,
+        summary="Write out the turns of a tenant as JSON lines.",
+        query=("tenant", "state"),
+        gives=None,
+        refusals=READ,
+    ),
+    Row(
+        method="POST",
+        path="/v1/derive",
+        handler=administering.derive_again,
+        summary="Derive everything again from the stored turns.",
+        gives=Requeued,
+        status=202,
+        refusals=READ,
     ),
     Row(
         method="GET",
         path="/ping",
-        handler=reading.ping,
+        handler=condition.ping,
         summary="Say that the process answers.",
         gives=Alive,
     ),
-    Row(method="GET", path="/metrics", handler=reading.metrics, summary="Show the metrics.", gives=None),
+    Row(
+        method="GET",
+        path="/healthz",
+        handler=condition.ping,
+        summary="Say that the process answers.",
+        gives=Alive,
+    ),
+    Row(
+        method="GET",
+        path="/readyz",
+        handler=condition.ready,
+        summary="Say whether turns can be stored now.",
+        gives=Readiness,
+    ),
+    Row(method="GET", path="/metrics", handler=condition.metrics, summary="Show the metrics.", gives=None),
 )
 
 

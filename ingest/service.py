@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from ingest.access import Access
 from ingest.bodies import ByteBudget
 from ingest.deriver import Deriver
+from ingest.events import Hub
 from ingest.intake import Intake
 from ingest.metrics import Metrics
+from ingest.retention import Retention
 from ingest.settings import IngestSettings
 from ingest.store.store import Store
 
@@ -22,3 +24,5 @@ class Service:
     access: Access
     budget: ByteBudget
     deriver: Deriver
+    hub: Hub
+    retention: Retention

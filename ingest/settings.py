@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ingest.retention import Rule
+
 MAX_BODY_BYTES: Final = 33_554_432 + 11_184_810 + 4_194_304
 """The contract's limit (``contracts/wire.md`` §1)."""
 
@@ -25,6 +27,7 @@ class IngestSettings:
     drain_s: float = 20.0  # 0 … 600: less than Kubernetes' 30 s
     derive: bool = True
     keys_file: Path | None = None  # None: open to everybody, on loopback only
+    retention: tuple[Rule, ...] = ()  # accepted turns are kept for good, rejected ones 30 days
     listen_anywhere: bool = False  # allow an open service beyond loopback, on purpose
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ SQL is written once, with ``?`` for values, in what SQLite and PostgreSQL share.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 Value: TypeAlias = str | int | bytes | float | None
@@ -71,6 +72,8 @@ class Engine(Protocol):
 
     writers: int
     """How many connections may write at a time."""
+    directory: Path | None
+    """Where the database is on this machine's disk; None when it is elsewhere."""
 
     def prepare(self) -> None:
         """Create or migrate the schema."""

@@ -4,19 +4,29 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 import msgspec
+from msgspec import structs
 
-from ingest.derive import Derived
+from ingest.derivation.derive import Derived
+from ingest.derivation.steps import EXCERPT, Step
+from ingest.store import tables
 from ingest.store.connection import Connection, Value
+from ingest.store.merge import merge_run, merge_session, placeholder, usage_of
 from ingest.store.packing import pack
-from ingest.store.rows import Body, NodeRow, TurnRow
-from ingest.store.turns import COLUMNS, NAME_LIMIT, body_of, clean, turn_row
+from ingest.store.rows import Body, Event, NodeRow, RunRow, SessionRow, StepRow, TurnRow, UsageRow
+from ingest.store.turns import NAME_LIMIT, body_of, clean
 
+_NOTHING: Final = "DO NOTHING"
+_REPLACING_SESSION: Final = tables.replacing(SessionRow, "tenant", "id")
+_REPLACING_RUN: Final = tables.replacing(RunRow, "tenant", "id")
+_COUNTS: Final = UsageRow.__struct_fields__[6:]
+_ADDING: Final = "(tenant, day, provider, model, agent_name, session_id) DO UPDATE SET " + ", ".join(
+    f"{name} = usage.{name} + excluded.{name}" for name in _COUNTS
+)
 _CONTENT: Final = msgspec.json.Encoder()
-_TURN_COLUMNS: Final = COLUMNS.count(",") + 1
+_TURN_COLUMNS: Final = len(TurnRow.__struct_fields__)
 _PENDING: Final = (
-    "SELECT t."  # noqa: S608 -- constants
-    + COLUMNS.replace(", ", ", t.")
-    + ", b.request, b.response, b.meta, b.session, b.raw_response, b.raw_response_encoding"
+    f"SELECT {tables.columns(TurnRow, 't.')}, b.request, b.response, b.meta, b.session,"  # noqa: S608 -- constants
+    " b.raw_response, b.raw_response_encoding"
     " FROM pending p JOIN turns t ON t.seq = p.seq JOIN bodies b ON b.seq = p.seq"
     " ORDER BY p.seq LIMIT ?"
 )
@@ -25,7 +35,7 @@ _PENDING: Final = (
 def pending(connection: Connection, limit: int) -> list[tuple[TurnRow, Body]]:
     """The oldest turns that wait for derivation, with their bodies."""
     return [
-        (turn_row(row[:_TURN_COLUMNS]), body_of(row[_TURN_COLUMNS:]))
+        (tables.load(TurnRow, row[:_TURN_COLUMNS]), body_of(row[_TURN_COLUMNS:]))
         for row in connection.run(_PENDING, (limit,))
     ]
 
@@ -41,21 +51,117 @@ def backlog(connection: Connection) -> tuple[int, int]:
 
 def save(
     connection: Connection, derived: Sequence[Derived], failures: Sequence[tuple[int, str]] = ()
-) -> None:
-    """Keep what was derived and why the rest was not; none of them waits any longer."""
-    nodes = [row for one in derived for row in _node_rows(one)]
-    agents = [row for one in derived for row in _agent_rows(one)]
-    sessions = [row for one in derived for row in _session_rows(one)]
-    nothing = "ON CONFLICT DO NOTHING"
-    connection.run_many(f"INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {nothing}", nodes)  # noqa: S608
-    connection.run_many(f"INSERT INTO node_agents VALUES (?, ?, ?, ?, ?, ?, ?) {nothing}", agents)  # noqa: S608
-    connection.run_many(f"INSERT INTO node_sessions VALUES (?, ?, ?) {nothing}", sessions)  # noqa: S608
+) -> list[Event]:
+    """Keep what was derived and why the rest was not; none of them waits any longer.
+
+    Turns that were deleted while they were being derived are left out. Returns what happened.
+    """
+    waiting = _still_waiting(connection, [one.turn.seq for one in derived])
+    derived = [one for one in derived if one.turn.seq in waiting]
+    _save_nodes(connection, derived)
+    _save_sessions(connection, derived)
+    events = _save_runs(connection, derived)
+    tables.insert(connection, "steps", [_step_row(one, one.step) for one in derived if one.step], _NOTHING)
+    tables.insert(connection, "usage", usage_of(derived), _ADDING)
     connection.run_many(
-        f"INSERT INTO derive_failures VALUES (?, ?) {nothing}",  # noqa: S608
+        f"INSERT INTO derive_failures VALUES (?, ?) ON CONFLICT {_NOTHING}",  # noqa: S608 -- constants
         [(seq, clean(reason)) for seq, reason in failures],
     )
     done = [one.turn.seq for one in derived] + [seq for seq, _ in failures]
     connection.run_many("DELETE FROM pending WHERE seq = ?", [(seq,) for seq in done])
+    return events
+
+
+def _still_waiting(connection: Connection, seqs: Sequence[int]) -> set[int]:
+    marks = ", ".join("?" * len(seqs))
+    rows = connection.run(f"SELECT seq FROM pending WHERE seq IN ({marks})", seqs) if seqs else []  # noqa: S608
+    return {cast("int", row[0]) for row in rows}
+
+
+def _save_nodes(connection: Connection, derived: Sequence[Derived]) -> None:
+    nodes = [row for one in derived for row in _node_rows(one)]
+    agents = [row for one in derived for row in _agent_rows(one)]
+    sessions = [row for one in derived for row in _session_rows(one)]
+    connection.run_many(f"INSERT INTO nodes VALUES ({', '.join('?' * 11)}) ON CONFLICT {_NOTHING}", nodes)  # noqa: S608
+    connection.run_many(
+        f"INSERT INTO node_agents VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT {_NOTHING}",  # noqa: S608
+        agents,
+    )
+    connection.run_many(f"INSERT INTO node_sessions VALUES (?, ?, ?) ON CONFLICT {_NOTHING}", sessions)  # noqa: S608
+
+
+def _by_tenant(derived: Sequence[Derived]) -> dict[str, list[Derived]]:
+    found: dict[str, list[Derived]] = {}
+    for one in derived:
+        found.setdefault(one.turn.tenant, []).append(one)
+    return found
+
+
+def _save_sessions(connection: Connection, derived: Sequence[Derived]) -> None:
+    for tenant, ones in _by_tenant(derived).items():
+        rows = tables.fetch(connection, "sessions", SessionRow, tenant, {one.session.id for one in ones})
+        parents: dict[str, SessionRow] = {}
+        for one in ones:
+            rows[one.session.id] = merge_session(rows.get(one.session.id), one)
+            parent = placeholder(one)
+            if parent is not None:
+                parents.setdefault(parent.id, parent)
+        tables.insert(connection, "sessions", list(rows.values()), _REPLACING_SESSION)
+        tables.insert(connection, "sessions", list(parents.values()), _NOTHING)
+
+
+def _save_runs(connection: Connection, derived: Sequence[Derived]) -> list[Event]:
+    events: list[Event] = []
+    for tenant, ones in _by_tenant(derived).items():
+        steps = [(one, one.step) for one in ones if one.step]
+        rows = tables.fetch(connection, "runs", RunRow, tenant, {step.run_id for _, step in steps})
+        for one, step in steps:
+            row, ends = merge_run(rows.get(step.run_id), one.turn, one.session.id, step)
+            rows[row.id] = row
+            events += _events(one, step, row, ends=ends)
+        tables.insert(connection, "runs", list(rows.values()), _REPLACING_RUN)
+    return events
+
+
+def _events(one: Derived, step: Step, run: RunRow, *, ends: bool) -> list[Event]:
+    def event(kind: str, status: str) -> Event:
+        return Event(
+            kind=kind,
+            tenant=one.turn.tenant,
+            session_id=one.session.id,
+            run_id=run.id,
+            turn_id=one.turn.id,
+            seq=one.turn.seq,
+            status=status,
+        )
+
+    happened = [event("step_update", step.status), event("run_update", run.status)]
+    return [*happened, event("finalize", run.status)] if ends else happened
+
+
+def _step_row(one: Derived, step: Step) -> StepRow:
+    turn = one.turn
+    return StepRow(
+        seq=turn.seq,
+        tenant=turn.tenant,
+        session_id=one.session.id,
+        run_id=step.run_id,
+        agent_name=turn.agent_name,
+        provider=turn.provider,
+        model=clean(step.model, NAME_LIMIT),
+        received_at_us=turn.received_at_us,
+        kind=step.kind.value,
+        operation=step.operation,
+        status=step.status.value,
+        result=clean(step.result),
+        stop_reason=clean(step.stop_reason),
+        leaf=bytes.fromhex(step.leaf) if step.leaf else None,
+        duration_ns=step.duration_ns,
+        label=clean(step.label),
+        excerpt=clean(step.text, EXCERPT),
+        tool_calls=step.tool_calls,
+        **structs.asdict(step.tokens),
+    )
 
 
 def _node_rows(one: Derived) -> list[tuple[Value, ...]]:
@@ -97,8 +203,7 @@ def _agent_rows(one: Derived) -> list[tuple[Value, ...]]:
 
 
 def _session_rows(one: Derived) -> list[tuple[Value, ...]]:
-    session = clean(one.session_id, 2 * NAME_LIMIT)
-    return [(one.turn.tenant, session, bytes.fromhex(node.hash)) for node in one.nodes]
+    return [(one.turn.tenant, one.session.id, bytes.fromhex(node.hash)) for node in one.nodes]
 
 
 def newest_nodes(connection: Connection, tenant: str, agent: str, limit: int) -> list[NodeRow]:

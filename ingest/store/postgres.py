@@ -9,6 +9,7 @@ writing connection, and a server with ``fsync`` off is refused.
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Final, cast
 
 import psycopg
@@ -98,6 +99,7 @@ class PostgresEngine:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.directory: Path | None = None
 
     def prepare(self) -> None:
         """Create the schema, or bring it up to date; one instance does it, the others wait."""

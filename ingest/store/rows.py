@@ -130,3 +130,122 @@ class NodeRow(Struct, frozen=True):
     provider: str
     model: str
     agent_name: str
+
+
+class SessionRow(Struct, kw_only=True):
+    """A session as stored. ``placeholder``: named as a parent, without a turn of its own yet."""
+
+    tenant: str
+    id: str
+    harness_id: str
+    harness_session_id: str
+    placeholder: int = 0
+    auth_subject: str = ""
+    harness_version: str = ""
+    cwd: str = ""
+    name: str = ""
+    parent_id: str = ""
+    metadata: str = "{}"
+    label: str = ""
+    first_at_us: int
+    last_at_us: int
+    first_seq: int
+    last_seq: int
+    turns: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class RunRow(Struct, kw_only=True):
+    """A run as stored."""
+
+    tenant: str
+    id: str
+    session_id: str
+    thread_id: str
+    agent_name: str
+    kind: str
+    status: str
+    label: str
+    first_at_us: int
+    last_at_us: int
+    first_seq: int
+    last_seq: int
+    steps: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class StepRow(Struct, frozen=True, kw_only=True):
+    """A step as stored."""
+
+    seq: int
+    tenant: str
+    session_id: str
+    run_id: str
+    agent_name: str
+    provider: str
+    model: str
+    received_at_us: int
+    kind: str
+    operation: str
+    status: str
+    result: str
+    stop_reason: str
+    leaf: bytes | None
+    duration_ns: int
+    label: str
+    excerpt: str
+    tool_calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+
+
+class UsageRow(Struct, kw_only=True):
+    """Token totals of one day; what a provider did not say counts as nothing."""
+
+    tenant: str
+    day: str
+    provider: str
+    model: str
+    agent_name: str
+    session_id: str
+    turns: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class NodeDetail(Struct, frozen=True):
+    """A node with its content: ``content`` is the JSON list of its blocks."""
+
+    hash: str
+    parent: str
+    role: str
+    on_spine: bool
+    provider: str
+    model: str
+    agent_name: str
+    content: bytes
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened, without any body. ``kind`` is run_update, step_update, finalize or delete."""
+
+    kind: str
+    tenant: str
+    session_id: str = ""
+    run_id: str = ""
+    turn_id: str = ""
+    seq: int = 0
+    status: str = ""
+    turns: int = 0

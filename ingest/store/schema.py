@@ -5,8 +5,8 @@ change is a new step. ``{int}``, ``{blob}`` and ``{strict}`` stand for each engi
 spelling (BIGINT/BYTEA in PostgreSQL; INTEGER/BLOB and STRICT tables in SQLite).
 
 Invariants
-* ``turns`` and ``bodies`` are the truth; every other table but ``audit`` and
-  ``deletions`` can be made again from them.
+* ``turns`` and ``bodies`` are the truth; every other table but ``audit`` can be
+  made again from them.
 * A row of ``pending`` exists from the commit of a turn until the commit of what was
   derived from it.
 * ``key_hash`` covers tenant and idempotency key; ``variant`` is empty for a strict key,
@@ -42,7 +42,7 @@ CREATE TABLE turns (
   raw_dropped {int} NOT NULL
 ) {strict};
 CREATE UNIQUE INDEX turns_key ON turns (key_hash, variant) WHERE key_hash IS NOT NULL;
-CREATE INDEX turns_time ON turns (tenant, received_at_us);
+CREATE INDEX turns_time ON turns (tenant, received_at_us, seq);
 CREATE TABLE bodies (
   seq {int} PRIMARY KEY,
   request {blob} NOT NULL,
@@ -87,6 +87,106 @@ CREATE TABLE node_sessions (
   PRIMARY KEY (tenant, session_id, hash)
 ) {strict};
 CREATE INDEX node_sessions_hash ON node_sessions (tenant, hash);
+CREATE TABLE sessions (
+  tenant TEXT NOT NULL,
+  id TEXT NOT NULL,
+  harness_id TEXT NOT NULL,
+  harness_session_id TEXT NOT NULL,
+  placeholder {int} NOT NULL,
+  auth_subject TEXT NOT NULL,
+  harness_version TEXT NOT NULL,
+  cwd TEXT NOT NULL,
+  name TEXT NOT NULL,
+  parent_id TEXT NOT NULL,
+  metadata TEXT NOT NULL,
+  label TEXT NOT NULL,
+  first_at_us {int} NOT NULL,
+  last_at_us {int} NOT NULL,
+  first_seq {int} NOT NULL,
+  last_seq {int} NOT NULL,
+  turns {int} NOT NULL,
+  input_tokens {int} NOT NULL,
+  output_tokens {int} NOT NULL,
+  total_tokens {int} NOT NULL,
+  PRIMARY KEY (tenant, id)
+) {strict};
+CREATE INDEX sessions_newest ON sessions (tenant, last_at_us, id);
+CREATE TABLE runs (
+  tenant TEXT NOT NULL,
+  id TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  thread_id TEXT NOT NULL,
+  agent_name TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  status TEXT NOT NULL,
+  label TEXT NOT NULL,
+  first_at_us {int} NOT NULL,
+  last_at_us {int} NOT NULL,
+  first_seq {int} NOT NULL,
+  last_seq {int} NOT NULL,
+  steps {int} NOT NULL,
+  input_tokens {int} NOT NULL,
+  output_tokens {int} NOT NULL,
+  total_tokens {int} NOT NULL,
+  PRIMARY KEY (tenant, id)
+) {strict};
+CREATE INDEX runs_session ON runs (tenant, session_id, first_at_us, id);
+CREATE TABLE steps (
+  seq {int} PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  run_id TEXT NOT NULL,
+  agent_name TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  model TEXT NOT NULL,
+  received_at_us {int} NOT NULL,
+  kind TEXT NOT NULL,
+  operation TEXT NOT NULL,
+  status TEXT NOT NULL,
+  result TEXT NOT NULL,
+  stop_reason TEXT NOT NULL,
+  leaf {blob},
+  duration_ns {int} NOT NULL,
+  label TEXT NOT NULL,
+  excerpt TEXT NOT NULL,
+  tool_calls {int} NOT NULL,
+  input_tokens {int},
+  output_tokens {int},
+  total_tokens {int},
+  cache_read_tokens {int},
+  cache_write_tokens {int},
+  reasoning_tokens {int}
+) {strict};
+CREATE INDEX steps_session ON steps (tenant, session_id, received_at_us, seq);
+CREATE INDEX steps_run ON steps (tenant, run_id, received_at_us, seq);
+CREATE INDEX steps_agent ON steps (tenant, agent_name, received_at_us, seq);
+CREATE INDEX steps_model ON steps (tenant, model, received_at_us, seq);
+CREATE INDEX steps_provider ON steps (tenant, provider, received_at_us, seq);
+CREATE TABLE usage (
+  tenant TEXT NOT NULL,
+  day TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  model TEXT NOT NULL,
+  agent_name TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  turns {int} NOT NULL,
+  input_tokens {int} NOT NULL,
+  output_tokens {int} NOT NULL,
+  total_tokens {int} NOT NULL,
+  cache_read_tokens {int} NOT NULL,
+  cache_write_tokens {int} NOT NULL,
+  reasoning_tokens {int} NOT NULL,
+  PRIMARY KEY (tenant, day, provider, model, agent_name, session_id)
+) {strict};
+CREATE INDEX usage_session ON usage (tenant, session_id);
+CREATE TABLE audit (
+  at_us {int} NOT NULL,
+  who TEXT NOT NULL,
+  action TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  turns {int} NOT NULL
+) {strict};
 """
 
 

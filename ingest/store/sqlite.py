@@ -115,6 +115,7 @@ class SqliteEngine:
 
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
         self._path = path
+        self.directory: Path | None = path.parent
         self._vfs = vfs
 
     def prepare(self) -> None:

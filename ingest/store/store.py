@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeVar
 
 from ingest.store import turns
@@ -30,6 +31,11 @@ class Store:
         """Migrate and begin. Raises :class:`UnavailableError` when the database is away."""
         await asyncio.to_thread(self._engine.prepare)
         self._writers = Writers(self._engine.writer, self._engine.writers, self._limits, turns.put)
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the database is on this machine's disk; None when it is elsewhere."""
+        return self._engine.directory
 
     @property
     def waiting(self) -> int:

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from msgspec import Struct, structs
 
+from ingest.store import tables
 from ingest.store.connection import Connection, Row, Value
 from ingest.store.packing import pack, unpack
 from ingest.store.rows import Body, Fate, NewTurn, Put, State, TurnRow
@@ -22,10 +23,7 @@ TEXT_LIMIT: Final = 1024
 NAME_LIMIT: Final = 256
 """Characters of a column in an index: PostgreSQL refuses entries beyond 2.7 KB."""
 CONFLICT: Final = "the idempotency key was used before with another body"
-COLUMNS: Final = (
-    "seq, id, tenant, project, source, state, reason, request_id, reused, provider, agent_name, model,"
-    " harness_id, harness_session_id, thread_id, received_at_us, body_bytes, raw_dropped"
-)
+COLUMNS: Final = tables.columns(TurnRow)
 _INSERT: Final = f"INSERT INTO turns ({COLUMNS}, key_hash, variant, digest) VALUES ({', '.join('?' * 21)})"  # noqa: S608 -- constants
 _INSERT_BODY: Final = "INSERT INTO bodies VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -179,11 +177,6 @@ def packed(body: Body) -> Body:
         raw_response=body.raw_response,
         raw_response_encoding=body.raw_response_encoding,
     )
-
-
-def turn_row(row: Row) -> TurnRow:
-    """A row of :data:`COLUMNS`."""
-    return TurnRow(**dict(zip(TurnRow.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]  # the schema types the columns
 
 
 def body_of(row: Row) -> Body:

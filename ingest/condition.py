@@ -1,0 +1,54 @@
+"""The handlers that tell how the service is."""
+
+import os
+import time
+from typing import Final
+
+from prometheus_client import generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ingest.replies import Alive, Readiness, reply
+from ingest.store.connection import StoreError
+from ingest.store.derived import backlog
+from ingest.writing import service_of
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+FREE_BYTES: Final = 256 * 1024 * 1024
+"""Less free disk than this, and the service says it is not ready: commits will fail soon."""
+
+
+async def ping(_: Request) -> Response:
+    """Say that the process answers."""
+    return reply(Alive())
+
+
+async def ready(request: Request) -> Response:
+    """Say whether turns can be stored: the store answers, the disk has room, nobody is leaving."""
+    service = service_of(request)
+    problems: list[str] = []
+    if service.deriver.stopping:
+        problems.append("draining")
+    try:
+        await service.store.write(lambda connection: connection.run("SELECT 1"))
+    except StoreError as error:
+        problems.append(f"store: {error}")
+    directory = service.store.directory
+    if directory is not None:
+        disk = os.statvfs(directory)
+        if disk.f_bavail * disk.f_frsize < FREE_BYTES:
+            problems.append("disk: almost full")
+    return reply(Readiness(not problems, problems), 503 if problems else 200)
+
+
+async def metrics(request: Request) -> Response:
+    """Show the metrics."""
+    service = service_of(request)
+    service.metrics.queue_depth.set(service.store.waiting)
+    try:
+        count, oldest = await service.store.read(backlog)
+    except StoreError:
+        count, oldest = 0, 0
+    service.metrics.derive_lag.set(count)
+    service.metrics.derive_lag_seconds.set(max(0.0, time.time() - oldest / 1e6) if oldest else 0)
+    return Response(generate_latest(service.metrics.registry), media_type=_METRICS_TYPE)

@@ -1,0 +1,80 @@
+"""Deletion on demand and by age, in small transactions beside the writers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from msgspec import Struct
+
+from ingest.store.connection import StoreError
+from ingest.store.deletion import Scope, delete_some, named
+from ingest.store.rows import Event, State
+from ingest.store.store import Store
+
+_log = logging.getLogger("steno.ingest.retention")
+_DAY_US: Final = 86_400_000_000
+_EVERY_S: Final = 3600.0
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """Keep turns of ``tenant`` (``*``: of those without a rule of their own) for so many days;
+    None keeps them for good. ``rejected_days`` is for turns that were answered 422.
+    """
+
+    tenant: str = "*"
+    accepted_days: int | None = None
+    rejected_days: int | None = 30
+
+
+def scopes(rules: Sequence[Rule], tenants: Sequence[str], now_us: int) -> list[Scope]:
+    """What has outlived its rule."""
+    by_tenant = {rule.tenant: rule for rule in rules}
+    found: list[Scope] = []
+    for tenant in tenants:
+        rule = by_tenant.get(tenant) or by_tenant.get("*") or Rule()
+        for state, days in ((State.ACCEPTED, rule.accepted_days), (State.REJECTED, rule.rejected_days)):
+            if days is not None:
+                found.append(Scope(tenant=tenant, before_us=now_us - days * _DAY_US, state=state))
+    return found
+
+
+class Retention:
+    """Deletes what may not be kept."""
+
+    def __init__(self, store: Store, rules: Sequence[Rule], told: Callable[[Sequence[Event]], None]) -> None:
+        self._store = store
+        self._rules = rules
+        self._told = told
+
+    async def delete(self, scope: Scope, who: str) -> int:
+        """Delete everything in ``scope``; how many turns."""
+        total = 0
+        scope = await self._store.read(partial(named, scope=scope))
+        while True:
+            now_us = time.time_ns() // 1000
+            count, events = await self._store.write(partial(delete_some, scope=scope, who=who, now_us=now_us))
+            if not count:
+                return total
+            total += count
+            self._told(events)
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Look after the rules, now and every hour."""
+        while not stopped.is_set():
+            try:
+                await self.sweep(time.time_ns() // 1000)
+            except StoreError as error:
+                _log.warning("retention waits for the store: %s", error)
+            try:
+                await asyncio.wait_for(stopped.wait(), _EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def sweep(self, now_us: int) -> int:
+        """Delete what has outlived its rule; how many turns."""
+        rows = await self._store.read(lambda connection: connection.run("SELECT DISTINCT tenant FROM turns"))
+        tenants = [str(row[0]) for row in rows]
+        return sum([await self.delete(scope, "retention") for scope in scopes(self._rules, tenants, now_us)])

@@ -1,0 +1,140 @@
+"""Folding the steps of a batch into the rows of sessions, runs and days: pure.
+
+The newest turn that says something wins, by sequence number, so the order in which turns
+are derived does not matter. A run's terminal state is written once.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final, cast
+
+import msgspec
+
+from ingest.derivation.derive import Derived
+from ingest.derivation.sessions import Session
+from ingest.derivation.steps import Status, Step
+from ingest.store.rows import RunRow, SessionRow, TurnRow, UsageRow
+from ingest.store.turns import NAME_LIMIT, clean
+
+_NEWEST: Final = ("auth_subject", "harness_version", "cwd", "name", "parent_id")
+_METADATA: Final = 65_536
+"""Bytes of metadata that a session keeps."""
+
+
+def merge_session(row: SessionRow | None, one: Derived) -> SessionRow:
+    """The session's row with one more turn."""
+    turn, said = one.turn, one.session
+    if row is None:
+        row = _session(turn, said.id, said.harness_id, said.harness_session_id)
+    newer = turn.seq >= row.last_seq
+    for name in _NEWEST:
+        word = clean(getattr(said, name))
+        if word and (newer or not getattr(row, name)):
+            setattr(row, name, word)
+    row.metadata = _merged(row.metadata, said.metadata, newer=newer)
+    if said.label and (not row.label or turn.seq < row.first_seq):
+        row.label = clean(said.label)
+    row.placeholder = 0
+    _span(row, turn)
+    if one.step is not None:
+        row.turns += 1
+        _add(row, one.step)
+    return row
+
+
+def placeholder(one: Derived) -> SessionRow | None:
+    """The row of a parent that may not be known yet."""
+    said: Session = one.session
+    if not said.parent_id:
+        return None
+    row = _session(one.turn, said.parent_id, said.harness_id, said.parent_harness_session_id)
+    row.placeholder = 1
+    row.last_seq = 0  # anything that its own turns say is newer
+    return row
+
+
+def _session(turn: TurnRow, identifier: str, harness_id: str, harness_session_id: str) -> SessionRow:
+    return SessionRow(
+        tenant=turn.tenant,
+        id=identifier,
+        harness_id=clean(harness_id, NAME_LIMIT),
+        harness_session_id=clean(harness_session_id, NAME_LIMIT),
+        first_at_us=turn.received_at_us,
+        last_at_us=turn.received_at_us,
+        first_seq=turn.seq,
+        last_seq=turn.seq,
+    )
+
+
+def _merged(kept: str, said: Mapping[str, object], *, newer: bool) -> str:
+    if not said:
+        return kept
+    old = cast("dict[str, object]", msgspec.json.decode(kept))
+    merged = {**old, **said} if newer else {**said, **old}
+    text = msgspec.json.encode(merged).decode().replace("\\u0000", "\ufffd")
+    return text if len(text) <= _METADATA else kept
+
+
+def merge_run(row: RunRow | None, turn: TurnRow, session_id: str, step: Step) -> tuple[RunRow, bool]:
+    """The run's row with one more step, and whether it has just reached its end."""
+    if row is None:
+        row = RunRow(
+            tenant=turn.tenant,
+            id=step.run_id,
+            session_id=session_id,
+            thread_id=turn.thread_id,
+            agent_name=turn.agent_name,
+            kind=step.kind.value,
+            status=Status.IN_PROGRESS.value,
+            label=clean(step.label),
+            first_at_us=turn.received_at_us,
+            last_at_us=turn.received_at_us,
+            first_seq=turn.seq,
+            last_seq=turn.seq,
+        )
+    ends = row.status == Status.IN_PROGRESS and step.run_status is not Status.IN_PROGRESS
+    if ends:
+        row.status = step.run_status.value
+    _span(row, turn)
+    row.steps += 1
+    _add(row, step)
+    return row, ends
+
+
+def _span(row: SessionRow | RunRow, turn: TurnRow) -> None:
+    row.first_at_us = min(row.first_at_us, turn.received_at_us)
+    row.last_at_us = max(row.last_at_us, turn.received_at_us)
+    row.first_seq = min(row.first_seq, turn.seq)
+    row.last_seq = max(row.last_seq, turn.seq)
+
+
+def _add(row: SessionRow | RunRow, step: Step) -> None:
+    row.input_tokens += step.tokens.input_tokens or 0
+    row.output_tokens += step.tokens.output_tokens or 0
+    row.total_tokens += step.tokens.total_tokens or 0
+
+
+def usage_of(derived: Iterable[Derived]) -> list[UsageRow]:
+    """What the batch adds to each day, model, agent and session."""
+    rows: dict[tuple[str, ...], UsageRow] = {}
+    for one in derived:
+        turn, step = one.turn, one.step
+        if step is None:
+            continue
+        day = datetime.fromtimestamp(turn.received_at_us / 1e6, UTC).date().isoformat()
+        key = (
+            turn.tenant,
+            day,
+            turn.provider,
+            clean(step.model, NAME_LIMIT),
+            turn.agent_name,
+            one.session.id,
+        )
+        row = rows.get(key) or UsageRow(
+            tenant=key[0], day=key[1], provider=key[2], model=key[3], agent_name=key[4], session_id=key[5]
+        )
+        row.turns += 1
+        for name in step.tokens.__struct_fields__:
+            setattr(row, name, getattr(row, name) + (getattr(step.tokens, name) or 0))
+        rows[key] = row
+    return [rows[key] for key in sorted(rows)]

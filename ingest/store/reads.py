@@ -1,0 +1,200 @@
+"""What the read surface asks. No statement here touches ``bodies`` but those for one turn.
+
+Lists are paged by key, newest first: a cursor names the last row of the page before. Every
+filter has an index that ends in the order of the list, so a page costs the same at any size.
+"""
+
+from collections.abc import Sequence
+from typing import Final, cast
+
+from msgspec import Struct
+
+from ingest.store import tables
+from ingest.store.connection import Connection, Row, Value
+from ingest.store.packing import unpack
+from ingest.store.rows import NodeDetail, RunRow, SessionRow, StepRow, TurnRow, UsageRow
+from ingest.store.turns import NAME_LIMIT, clean, key_hash
+
+_TURN: Final = tables.columns(TurnRow, "t.")
+_STEP: Final = tables.columns(StepRow, "s.")
+_TURNS: Final = len(TurnRow.__struct_fields__)
+_BY_STEP: Final = ("session_id", "run_id", "agent_name", "model", "provider")
+
+
+class Cursor(Struct, frozen=True):
+    """Where the page before ended: ``at_us`` of its last row, and what tells it from its equals."""
+
+    at_us: int
+    tie: str
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Which page of which rows. Empty filters do not filter; times are half open."""
+
+    tenant: str
+    limit: int
+    cursor: Cursor | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    session_id: str = ""
+    run_id: str = ""
+    agent_name: str = ""
+    model: str = ""
+    provider: str = ""
+    state: str = ""
+    request_id: str = ""
+
+
+class Found(Struct, frozen=True):
+    """A turn, and its step unless it is not derived (yet)."""
+
+    turn: TurnRow
+    step: StepRow | None
+
+
+class _Where:
+    """Conditions and their values, collected."""
+
+    def __init__(self, condition: str, *values: Value) -> None:
+        self.conditions = [condition]
+        self.values = list(values)
+
+    def add(self, condition: str, *values: Value) -> None:
+        self.conditions.append(condition)
+        self.values += values
+
+    def __str__(self) -> str:
+        return " AND ".join(self.conditions)
+
+
+def _span(where: _Where, page: Page, column: str, tie: str, last: Value) -> None:
+    if page.since_us is not None:
+        where.add(f"{column} >= ?", page.since_us)
+    if page.until_us is not None:
+        where.add(f"{column} < ?", page.until_us)
+    if page.cursor is not None:
+        where.add(f"({column}, {tie}) < (?, ?)", page.cursor.at_us, last)
+
+
+def turns(connection: Connection, page: Page) -> list[Found]:
+    """A page of turns."""
+    filters = {name: getattr(page, name) for name in _BY_STEP if getattr(page, name)}
+    main, join = ("s", "JOIN") if filters else ("t", "LEFT JOIN")
+    where = _Where(f"{main}.tenant = ?", page.tenant)
+    for name, value in filters.items():
+        where.add(f"s.{name} = ?", clean(value, NAME_LIMIT))
+    if page.state:
+        where.add("t.state = ?", page.state)
+    if page.request_id:
+        where.add("t.key_hash = ?", key_hash(page.tenant, page.request_id))
+    last = int(page.cursor.tie) if page.cursor else None
+    _span(where, page, f"{main}.received_at_us", f"{main}.seq", last)
+    sql = (
+        f"SELECT {_TURN}, {_STEP} FROM turns t {join} steps s ON s.seq = t.seq WHERE {where}"  # noqa: S608 -- constants
+        f" ORDER BY {main}.received_at_us DESC, {main}.seq DESC LIMIT ?"
+    )
+    return [_found(row) for row in connection.run(sql, (*where.values, page.limit))]
+
+
+def _found(row: Row) -> Found:
+    step = tables.load(StepRow, row[_TURNS:]) if row[_TURNS] is not None else None
+    return Found(tables.load(TurnRow, row[:_TURNS]), step)
+
+
+def turn(connection: Connection, tenant: str, identifier: str) -> Found | None:
+    """The turn of this id, or the newest one posted under it as its request id."""
+    sql = f"SELECT {_TURN}, {_STEP} FROM turns t LEFT JOIN steps s ON s.seq = t.seq WHERE"  # noqa: S608 -- constants
+    rows = connection.run(f"{sql} t.id = ? AND t.tenant = ?", (clean(identifier), tenant))
+    if not rows:
+        by_key = f"{sql} t.key_hash = ? ORDER BY t.state, t.seq DESC LIMIT 1"
+        rows = connection.run(by_key, (key_hash(tenant, identifier),))
+    return _found(rows[0]) if rows else None
+
+
+def attempts(connection: Connection, turn: TurnRow) -> list[TurnRow]:
+    """Every turn posted under the same request id, this one included, oldest first."""
+    if not turn.request_id:
+        return [turn]
+    same = "t.key_hash = (SELECT key_hash FROM turns WHERE seq = ?)"
+    sql = f"SELECT {_TURN} FROM turns t WHERE {same} ORDER BY t.seq LIMIT 100"  # noqa: S608 -- constants
+    return [tables.load(TurnRow, row) for row in connection.run(sql, (turn.seq,))]
+
+
+def sessions(connection: Connection, page: Page) -> list[SessionRow]:
+    """A page of sessions, the last active first."""
+    where = _Where("tenant = ?", page.tenant)
+    _span(where, page, "last_at_us", "id", page.cursor.tie if page.cursor else None)
+    sql = (
+        f"SELECT {tables.columns(SessionRow)} FROM sessions WHERE {where}"  # noqa: S608 -- constants
+        " ORDER BY last_at_us DESC, id DESC LIMIT ?"
+    )
+    return [tables.load(SessionRow, row) for row in connection.run(sql, (*where.values, page.limit))]
+
+
+def session(connection: Connection, tenant: str, identifier: str) -> SessionRow | None:
+    """One session."""
+    return tables.fetch(connection, "sessions", SessionRow, tenant, [clean(identifier)]).get(identifier)
+
+
+def runs(connection: Connection, page: Page) -> list[RunRow]:
+    """A page of the runs of a session, newest first."""
+    where = _Where("tenant = ? AND session_id = ?", page.tenant, page.session_id)
+    _span(where, page, "first_at_us", "id", page.cursor.tie if page.cursor else None)
+    sql = (
+        f"SELECT {tables.columns(RunRow)} FROM runs WHERE {where}"  # noqa: S608 -- constants
+        " ORDER BY first_at_us DESC, id DESC LIMIT ?"
+    )
+    return [tables.load(RunRow, row) for row in connection.run(sql, (*where.values, page.limit))]
+
+
+def run(connection: Connection, tenant: str, identifier: str) -> RunRow | None:
+    """One run."""
+    return tables.fetch(connection, "runs", RunRow, tenant, [clean(identifier)]).get(identifier)
+
+
+_NODE: Final = "SELECT hash, parent, role, on_spine, provider, model, agent_name, content FROM nodes"
+
+
+def ancestry(connection: Connection, tenant: str, name: str, limit: int) -> list[NodeDetail]:
+    """The node of this hash and what came before it, nearest first, at most ``limit`` nodes."""
+    chain: list[NodeDetail] = []
+    wanted: bytes | None = bytes.fromhex(name)
+    while wanted and len(chain) < limit:
+        rows = connection.run(f"{_NODE} WHERE tenant = ? AND hash = ?", (tenant, wanted))
+        if not rows:
+            break
+        chain.append(_node(rows[0]))
+        parent = rows[0][1]
+        wanted = bytes(cast("bytes", parent)) if parent is not None else None
+    return chain
+
+
+def _node(row: Row) -> NodeDetail:
+    found, parent, role, on_spine, provider, model, agent, content = row
+    return NodeDetail(
+        hash=bytes(cast("bytes", found)).hex(),
+        parent=bytes(cast("bytes", parent)).hex() if parent is not None else "",
+        role=str(role),
+        on_spine=bool(on_spine),
+        provider=str(provider),
+        model=str(model),
+        agent_name=str(agent),
+        content=unpack(bytes(cast("bytes", content))),
+    )
+
+
+USAGE_KEYS: Final = ("day", "provider", "model", "agent_name", "session_id")
+
+
+def usage(
+    connection: Connection, tenant: str, by: Sequence[str], span: tuple[str, str], limit: int
+) -> list[UsageRow]:
+    """Token totals of a tenant, grouped by ``by`` (of :data:`USAGE_KEYS`), from day to day inclusive."""
+    keys = ", ".join(name if name in by else f"'' AS {name}" for name in USAGE_KEYS)
+    counts = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in UsageRow.__struct_fields__[6:])
+    grouped = ("tenant", *by)
+    sql = (
+        f"SELECT tenant, {keys}, {counts} FROM usage WHERE tenant = ? AND day >= ? AND day <= ?"  # noqa: S608 -- constants
+        f" GROUP BY {', '.join(grouped)} ORDER BY {', '.join(grouped)} LIMIT ?"
+    )
+    return [tables.load(UsageRow, row) for row in connection.run(sql, (tenant, *span, limit))]

@@ -1,0 +1,57 @@
+"""Rows in and out of tables whose columns are a struct's fields, in their order."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
+
+import msgspec
+from msgspec import Struct, structs
+
+from ingest.store.connection import Connection, Row, Value
+
+_CHUNK = 400
+T = TypeVar("T", bound=Struct)
+
+
+def columns(struct: type[Struct], prefix: str = "") -> str:
+    """The columns of ``struct``'s table, for a SELECT."""
+    return ", ".join(prefix + name for name in struct.__struct_fields__)
+
+
+def load(struct: type[T], row: Row) -> T:
+    """One row of :func:`columns`. The schema holds what the struct says."""
+    return msgspec.convert(dict(zip(struct.__struct_fields__, row, strict=True)), struct)
+
+
+def values(row: Struct) -> tuple[Value, ...]:
+    """A struct as the values of its row."""
+    return cast("tuple[Value, ...]", structs.astuple(row))
+
+
+def insert(connection: Connection, table: str, rows: Sequence[Struct], conflict: str) -> None:
+    """Insert ``rows`` (all of one struct); ``conflict`` is the clause that follows ON CONFLICT."""
+    if rows:
+        marks = ", ".join("?" * len(type(rows[0]).__struct_fields__))
+        sql = f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT {conflict}"  # noqa: S608 -- constants
+        connection.run_many(sql, [values(row) for row in rows])
+
+
+def replacing(struct: type[Struct], *key: str) -> str:
+    """The ON CONFLICT clause by which a row takes the place of the one under its key."""
+    others = [name for name in struct.__struct_fields__ if name not in key]
+    return f"({', '.join(key)}) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in others)
+
+
+def fetch(
+    connection: Connection, table: str, struct: type[T], tenant: str, ids: Iterable[str]
+) -> dict[str, T]:
+    """The rows of ``tenant`` under ``ids``, by id."""
+    wanted = list(ids)
+    found: dict[str, T] = {}
+    for start in range(0, len(wanted), _CHUNK):
+        chunk = wanted[start : start + _CHUNK]
+        marks = ", ".join("?" * len(chunk))
+        sql = f"SELECT {columns(struct)} FROM {table} WHERE tenant = ? AND id IN ({marks})"  # noqa: S608 -- constants
+        for row in connection.run(sql, (tenant, *chunk)):
+            loaded = load(struct, row)
+            found[cast("str", getattr(loaded, "id"))] = loaded  # noqa: B009 -- every such table has an id
+    return found

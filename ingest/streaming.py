@@ -1,0 +1,51 @@
+"""The event stream: server-sent events of one tenant, without bodies."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from ingest.events import Hub, Listener
+from ingest.reading import tenant_of
+from ingest.store.rows import Event
+from ingest.writing import service_of
+
+_BEAT_S: Final = 15.0
+"""A comment this often keeps proxies from closing a quiet stream."""
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+async def stream_events(request: Request) -> Response:
+    """Stream run_update, step_update, finalize, delete and gap events from now on."""
+    tenant = tenant_of(request)
+    return StreamingResponse(
+        _lines(service_of(request).hub, tenant),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store"},
+    )
+
+
+async def _lines(hub: Hub, tenant: str) -> AsyncGenerator[bytes]:
+    async with hub.listen(tenant) as listener:
+        yield b": listening\n\n"
+        while not hub.closed.is_set():
+            event = await _next(hub, listener)
+            yield sse(event) if event else b": beat\n\n"
+
+
+async def _next(hub: Hub, listener: Listener) -> Event | None:
+    """The next event; None after a while without one, and when the service leaves."""
+    event = asyncio.ensure_future(listener.next())
+    closed = asyncio.ensure_future(hub.closed.wait())
+    done, waiting = await asyncio.wait((event, closed), timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
+    for future in waiting:
+        future.cancel()
+    return event.result() if event in done else None
+
+
+def sse(event: Event) -> bytes:
+    """One event on the wire."""
+    return b"event: %s\ndata: %s\n\n" % (event.kind.encode(), _ENCODER.encode(event))

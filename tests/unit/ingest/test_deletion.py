@@ -1,0 +1,138 @@
+"""Deletion, retention, export, deriving again."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+
+from ingest.retention import Retention, Rule, scopes
+from tests.unit.ingest.running import JSON, Client, service, turn
+
+TABLES = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage")
+DAY_US = 86_400_000_000
+
+
+@pytest_asyncio.fixture
+async def client(tmp_path: Path, database_url: str) -> AsyncGenerator[Client]:
+    async with service(tmp_path, database_url=database_url) as running:
+        yield running
+
+
+async def fill(client: Client) -> None:
+    for session in ("s1", "s2"):
+        for n in range(3):
+            envelope = {"harness_id": "h", "harness_session_id": session}
+            await client.turn(turn(f"{n}", f"secret of {session}", session=envelope, agent_name="a"))
+    assert await client.service.deriver.settled(10)
+
+
+async def contents(client: Client) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: sorted(await client.rows(f"SELECT * FROM {table}"), key=repr) for table in TABLES}
+
+
+async def session_id(client: Client, name: str) -> str:
+    rows = await client.rows("SELECT id FROM sessions WHERE harness_session_id = ?", name)
+    return str(rows[0][0])
+
+
+async def test_a_deleted_session_leaves_nothing_and_takes_nothing_else(client: Client) -> None:
+    await fill(client)
+    envelope = {"harness_id": "h", "harness_session_id": "s1"}
+    body = json.dumps({"session": envelope, "records": [{"a": 1}]})
+    await client.post("/v1/ingest/transcript", content=body, headers=JSON)
+    gone, stays = await session_id(client, "s1"), await session_id(client, "s2")
+    answer = await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
+    assert answer.json()["deleted"] == 4, "three turns and a transcript"
+    assert await client.service.deriver.settled(10)
+    assert await client.rows("SELECT count(*) FROM bodies") == [(3,)]
+    left = await contents(client)
+    assert {row[1] for row in left["sessions"]} == {stays}
+    assert "secret of s1" not in repr(left)
+    assert len(left["nodes"]) == 6, "three shared questions and three answers"
+
+
+async def test_deleting_and_deriving_again_agree(client: Client) -> None:
+    await fill(client)
+    gone = await session_id(client, "s1")
+    await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
+    assert await client.service.deriver.settled(10)
+    after_deletion = await contents(client)
+    assert (await client.post("/v1/derive")).json() == {"pending": 3}
+    assert await client.service.deriver.settled(10)
+    again = await contents(client)
+    assert {name: len(rows) for name, rows in again.items()} == {
+        name: len(rows) for name, rows in after_deletion.items()
+    }
+    for table in ("sessions", "runs", "steps", "usage", "node_sessions"):
+        assert again[table] == after_deletion[table]
+
+
+async def test_deriving_again_gives_the_same(client: Client) -> None:
+    await fill(client)
+    before = await contents(client)
+    await client.post("/v1/derive")
+    assert await client.service.deriver.settled(10)
+    assert await contents(client) == before
+
+
+async def test_a_deletion_retried_removes_nothing_newer(client: Client) -> None:
+    await fill(client)
+    first = (await client.delete("/v1/turns", params={"tenant": "default"})).json()
+    assert first["deleted"] == 6
+    await client.turn(turn("newer"))
+    again = await client.delete("/v1/turns", params={"tenant": "default", "before": first["before"]})
+    assert again.json()["deleted"] == 0
+    assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
+
+
+async def test_a_deletion_is_audited_and_told(client: Client) -> None:
+    await fill(client)
+    async with client.service.hub.listen("default") as listener:
+        await client.delete("/v1/turns", params={"tenant": "default"})
+        events = [await listener.next() for _ in range(2)]
+    assert {(event.kind, event.turns) for event in events} == {("delete", 6)}
+    assert await client.rows("SELECT who, action, tenant, turns FROM audit") == [
+        ("open", "delete", "default", 6)
+    ]
+
+
+async def test_a_deletion_names_its_tenant(client: Client) -> None:
+    assert (await client.delete("/v1/turns")).status_code == 400
+
+
+async def test_other_tenants_are_left_alone(client: Client) -> None:
+    await client.turn(turn(meta={"tenant": "a"}))
+    await client.turn(turn(meta={"tenant": "b"}))
+    assert await client.service.deriver.settled(10)
+    await client.delete("/v1/turns", params={"tenant": "a"})
+    assert await client.rows("SELECT DISTINCT tenant FROM turns") == [("b",)]
+    assert await client.rows("SELECT DISTINCT tenant FROM nodes") == [("b",)]
+
+
+async def test_what_outlives_its_rule_is_deleted(client: Client) -> None:
+    await client.turn(turn(meta={"tenant": "short"}))
+    await client.turn(turn(meta={"tenant": "long"}))
+    await client.turn(turn(provider="nobody"))
+    await client.rows("SELECT 1")
+    rules = (Rule(tenant="short", accepted_days=1), Rule(accepted_days=None, rejected_days=1))
+    retention = Retention(client.service.store, rules, client.service.hub.publish)
+    now_us = int((await client.rows("SELECT max(received_at_us) FROM turns"))[0][0])
+    assert await retention.sweep(now_us) == 0
+    assert await retention.sweep(now_us + 2 * DAY_US) == 2
+    assert await client.rows("SELECT tenant, state FROM turns") == [("long", "accepted")]
+
+
+def test_without_rules_only_rejected_turns_go() -> None:
+    (scope,) = scopes((), ["t"], 100 * DAY_US)
+    assert (scope.state, scope.before_us) == ("rejected", 70 * DAY_US)
+
+
+async def test_an_export_has_every_turn_whole(client: Client) -> None:
+    await fill(client)
+    answer = await client.get("/v1/export", params={"tenant": "default"})
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(lines) == 6
+    assert lines[-1]["request"] == turn("0")["request"]
+    assert lines[-1]["response"]["message"]["content"][0]["text"] == "secret of s1"

@@ -1,0 +1,270 @@
+"""The read surface: what was stored comes back, page by page, to those who may see it."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.unit.ingest.running import Client, service, turn
+
+
+@pytest_asyncio.fixture
+async def client(tmp_path: Path, database_url: str) -> AsyncGenerator[Client]:
+    async with service(tmp_path, database_url=database_url) as running:
+        yield running
+
+
+async def derived(client: Client) -> None:
+    assert await client.service.deriver.settled(10)
+
+
+async def get(client: Client, path: str, **query: Any) -> Any:
+    answer = await client.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def harness(session: str, **members: Any) -> dict[str, Any]:
+    return {"harness_id": "claude", "harness_session_id": session} | members
+
+
+def agent_loop() -> list[dict[str, Any]]:
+    """A question, a tool call, its result, the answer: two calls, one turn of an agent."""
+    question = {"role": "user", "content": "what is\n the  weather?"}
+    call = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Ulm"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "sun"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    first = turn(
+        request={"model": "m", "stream": True, "messages": [question], "tools": [{"name": "weather"}]},
+        response={
+            "model": "m",
+            "message": {
+                "role": "assistant",
+                "content": [
+                    {
+                        "type": "tool_use",
+                        "tool_use_id": "t1",
+                        "tool_name": "weather",
+                        "tool_input": {"city": "Ulm"},
+                    }
+                ],
+            },
+            "done": True,
+            "stop_reason": "tool_use",
+            "usage": usage,
+        },
+        session=harness("s"),
+        agent_name="a",
+    )
+    messages = [
+        question,
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    second = turn(
+        answer="It is sunny.",
+        request={"model": "m", "stream": True, "messages": messages, "tools": [{"name": "weather"}]},
+        session=harness("s"),
+        agent_name="a",
+    )
+    second["response"]["usage"] = usage
+    return [first, second]
+
+
+async def test_the_calls_of_one_agent_turn_are_one_run(client: Client) -> None:
+    first, second = agent_loop()
+    await client.turn(first)
+    await derived(client)
+    session = (await get(client, "/v1/sessions"))["sessions"][0]
+    run = (await get(client, f"/v1/sessions/{session['id']}"))["runs"][0]
+    assert (run["status"], run["steps"], run["kind"]) == ("in_progress", 1, "chat_turn")
+    await client.turn(second)
+    await derived(client)
+    view = await get(client, f"/v1/runs/{run['id']}")
+    assert (view["run"]["status"], view["run"]["steps"]) == ("completed", 2)
+    assert view["run"]["label"] == "what is the weather?"
+    assert view["run"]["total_tokens"] == 30
+    assert [(step["operation"], step["status"], step["result"]) for step in view["steps"]] == [
+        ("stream", "completed", "stop"),
+        ("stream", "completed", "tool_call"),
+    ]
+
+
+async def test_the_order_of_arrival_does_not_matter(client: Client) -> None:
+    for one in reversed(agent_loop()):
+        await client.turn(one)
+        await derived(client)
+    session = (await get(client, "/v1/sessions"))["sessions"]
+    assert len(session) == 1
+    runs = (await get(client, f"/v1/sessions/{session[0]['id']}"))["runs"]
+    assert [(run["status"], run["steps"]) for run in runs] == [("completed", 2)], "an end is written once"
+
+
+async def test_a_turn_comes_back_with_all_that_was_sent(client: Client) -> None:
+    meta = {"request_id": "r-1", "stream": "true", "upstream_status": 200, "extra": [1, None]}
+    body = turn("hi", "there", meta=meta, session=harness("s", cwd="/tmp", unknown=1))
+    identifier = (await client.turn(body)).headers["steno-turn-id"]
+    await derived(client)
+    for wanted in (identifier, "r-1"):
+        detail = await get(client, f"/v1/turns/{wanted}")
+        assert detail["turn"]["id"] == identifier
+        for member in ("request", "response", "meta", "session"):
+            assert detail[member] == body[member]
+        assert detail["canonical"]["text"] == "there"
+        assert detail["canonical"]["result"] == "stop"
+        assert [attempt["id"] for attempt in detail["attempts"]] == [identifier]
+
+
+async def test_every_attempt_under_one_id_is_shown(client: Client) -> None:
+    await client.turn(turn(provider="nobody", meta={"request_id": "r"}))
+    await client.turn(turn("one", meta={"request_id": "r"}))
+    await client.turn(turn("two", meta={"request_id": "r"}))
+    detail = await get(client, "/v1/turns/r")
+    assert [attempt["state"] for attempt in detail["attempts"]] == ["rejected", "accepted", "accepted"]
+    assert detail["turn"]["request_id_reused"] is True
+
+
+async def test_pages_cover_everything_once(client: Client) -> None:
+    for n in range(25):
+        await client.turn(turn(str(n), meta={"request_id": str(n)}))
+    await derived(client)
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = await get(client, "/v1/turns", limit=10, cursor=cursor)
+        seen += [item["request_id"] for item in page["turns"]]
+        if page["next"] is None:
+            break
+        cursor = page["next"]
+    assert seen == [str(n) for n in reversed(range(25))]
+
+
+async def test_sessions_are_paged_too(client: Client) -> None:
+    for n in range(5):
+        await client.turn(turn(session=harness(f"s{n}")))
+    await derived(client)
+    first = await get(client, "/v1/sessions", limit=3)
+    second = await get(client, "/v1/sessions", limit=3, cursor=first["next"])
+    names = [item["harness_session_id"] for item in first["sessions"] + second["sessions"]]
+    assert names == ["s4", "s3", "s2", "s1", "s0"]
+
+
+async def test_turns_are_filtered(client: Client) -> None:
+    await client.turn(turn("1", agent_name="a", session=harness("s")))
+    other = turn("2", agent_name="b", provider="openai")
+    other["response"]["model"] = "gpt"
+    await client.turn(other)
+    await client.turn(turn("3", provider="nobody", meta={"request_id": "r"}))
+    await derived(client)
+    session = (await get(client, "/v1/sessions", limit=100))["sessions"]
+    named = next(item for item in session if item["harness_session_id"] == "s")
+    for query, count in (
+        ({}, 3),
+        ({"agent": "a"}, 1),
+        ({"model": "gpt"}, 1),
+        ({"provider": "openai", "agent": "b"}, 1),
+        ({"provider": "openai", "agent": "a"}, 0),
+        ({"session": named["id"]}, 1),
+        ({"state": "rejected"}, 1),
+        ({"request_id": "r"}, 1),
+        ({"since": "2020-01-01T00:00:00Z"}, 3),
+        ({"until": "2020-01-01T00:00:00Z"}, 0),
+        ({"tenant": "other"}, 0),
+    ):
+        assert len((await get(client, "/v1/turns", **query))["turns"]) == count, query
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=101", "limit=x", "cursor=x", "cursor=1", "since=soon", "tenant=../x", "cursor=1-a"],
+)
+async def test_a_query_that_says_nonsense_is_400(client: Client, query: str) -> None:
+    assert (await client.get(f"/v1/turns?{query}")).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["turns/x", "sessions/x", "runs/x", "nodes/x", "nodes/" + "0" * 64])
+async def test_what_does_not_exist_is_404(client: Client, path: str) -> None:
+    answer = await client.get(f"/v1/{path}")
+    assert (answer.status_code, "error" in answer.json()) == (404, True)
+
+
+async def test_a_node_is_shown_with_what_came_before(client: Client) -> None:
+    first, second = agent_loop()
+    await client.turn(first)
+    await client.turn(second)
+    await derived(client)
+    leaf = (await get(client, "/v1/turns"))["turns"][0]["node"]
+    view = await get(client, f"/v1/nodes/{leaf}")
+    assert view["node"]["content"] == [{"type": "text", "text": "It is sunny."}]
+    assert [node["role"] for node in view["ancestors"]] == ["user", "assistant", "user"]
+    assert view["next"] is None
+    short = await get(client, f"/v1/nodes/{leaf}", limit=1)
+    assert short["next"] == short["ancestors"][-1]["parent"] != ""
+
+
+async def test_usage_is_summed_by_what_is_asked(client: Client) -> None:
+    for one in agent_loop():
+        await client.turn(one)
+    await derived(client)
+    (day,) = (await get(client, "/v1/usage"))["usage"]
+    assert (day["turns"], day["input_tokens"], day["output_tokens"], day["total_tokens"]) == (2, 20, 10, 30)
+    (agent,) = (await get(client, "/v1/usage", by="agent_name,model"))["usage"]
+    assert (agent["agent_name"], agent["model"], agent["turns"]) == ("a", "m", 2)
+    assert (await client.get("/v1/usage?by=secret")).status_code == 400
+
+
+async def test_every_turn_has_a_session(client: Client) -> None:
+    """Defect 4 of the reference: a turn without one was derived nowhere."""
+    await client.turn(turn("alone"))
+    await client.turn(turn("half", session={"harness_session_id": "s6"}))
+    await client.turn(turn("other half", session={"harness_id": "claude"}))
+    await derived(client)
+    for item in (await get(client, "/v1/turns"))["turns"]:
+        session = await get(client, f"/v1/sessions/{item['session_id']}")
+        assert session["session"]["turns"] == 1
+
+
+async def test_metadata_that_is_null_spoils_nothing(client: Client) -> None:
+    """Defect 13 of the reference: null, merged with an object, became a list."""
+    for metadata in (None, {"a": 1}, None, {"b": 2}, {"a": 3}):
+        await client.turn(turn(session=harness("s", harness_metadata=metadata)))
+    await derived(client)
+    (session,) = (await get(client, "/v1/sessions"))["sessions"]
+    assert session["metadata"] == {"a": 3, "b": 2}
+
+
+async def test_a_parent_is_there_before_its_own_turns(client: Client) -> None:
+    await client.turn(turn(session=harness("child", parent_harness_session_id="parent", name="c")))
+    await derived(client)
+    sessions = {item["harness_session_id"]: item for item in (await get(client, "/v1/sessions"))["sessions"]}
+    assert sessions["parent"]["placeholder"] is True
+    assert sessions["child"]["parent_id"] == sessions["parent"]["id"]
+    await client.turn(turn(session=harness("parent", name="p")))
+    await derived(client)
+    parent = await get(client, f"/v1/sessions/{sessions['parent']['id']}")
+    assert (parent["session"]["placeholder"], parent["session"]["name"]) == (False, "p")
+
+
+async def test_the_newest_word_about_a_session_wins(client: Client) -> None:
+    for name in ("one", "two", ""):
+        await client.turn(turn(session=harness("s", name=name)))
+    await derived(client)
+    assert (await get(client, "/v1/sessions"))["sessions"][0]["name"] == "two"
+
+
+async def test_what_a_strict_reader_refuses_is_shown_repaired(client: Client) -> None:
+    body = json.dumps(turn()).replace('"hi"', '"a\\ud800b\\u0000"')
+    identifier = (await client.turn(body)).headers["steno-turn-id"]
+    detail = await get(client, f"/v1/turns/{identifier}")
+    assert detail["request"]["messages"][0]["content"] == "a\ufffdb\0"
+
+
+async def test_health_and_readiness(client: Client) -> None:
+    assert (await client.get("/healthz")).json() == {"status": "ok"}
+    assert (await client.get("/readyz")).json() == {"ready": True, "problems": []}
+    client.service.deriver.stop()
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["problems"]) == (503, ["draining"])
