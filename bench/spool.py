@@ -23,9 +23,7 @@ from ingest_client.spool import Spool, SpoolSettings
 
 TURN_BYTES = 20_000
 GROUP = 16
-WORDS = [
-    "".join(random.Random(n).choices("abcdefghijklmnopqrstuvwxyz", k=2 + n % 9)) for n in range(3000)
-]
+WORDS = ["".join(random.Random(n).choices("abcdefghijklmnopqrstuvwxyz", k=2 + n % 9)) for n in range(3000)]
 
 
 def body(seed: int, size: int = TURN_BYTES) -> bytes:
@@ -80,6 +78,16 @@ def record(number: int) -> Record:
     )
 
 
+async def until_delivered(spool: Spool) -> None:
+    """Nothing signals this: it is no state of the service."""
+    while spool.ledger.spooled or spool.ledger.open:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 async def deliver(spool: Spool) -> None:
     """Take everything and acknowledge it, as a very fast ingest would."""
     while True:
@@ -111,8 +119,7 @@ async def measure_throughput(folder: Path, seconds: float, figures: Figures, *, 
             for offset in range(256):
                 callers.create_task(caller(offset))
         kept = time.perf_counter() - began
-        while spool.ledger.spooled:
-            await asyncio.sleep(0.01)
+        await until_delivered(spool)
         delivery.cancel()
     drained = time.perf_counter() - began
     name = f"spool, zstd {level}" if level else "spool, plain"
@@ -125,7 +132,9 @@ async def measure_throughput(folder: Path, seconds: float, figures: Figures, *, 
     await spool.close(10)
 
 
-async def measure_latency(folder: Path, seconds: float, rate: float, figures: Figures, limit_s: float) -> None:
+async def measure_latency(
+    folder: Path, seconds: float, rate: float, figures: Figures, limit_s: float
+) -> None:
     """Turns at a steady rate; the time from handing one over to knowing it durable."""
     spool = await Spool.open(folder / "latency", SpoolSettings())
     times: list[float] = []
@@ -143,8 +152,7 @@ async def measure_latency(folder: Path, seconds: float, rate: float, figures: Fi
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
             group.create_task(one(number))
-        while spool.ledger.spooled or spool.ledger.open:
-            await asyncio.sleep(0.01)
+        await until_delivered(spool)
         delivery.cancel()
     figures.add(f"commit latency at {rate:g} turns/s: p50 ms", percentile(times, 50) * 1e3)
     figures.add(f"commit latency at {rate:g} turns/s: p99 ms", percentile(times, 99) * 1e3)
@@ -166,13 +174,11 @@ async def measure_open(folder: Path, turns: int, figures: Figures) -> None:
     await spool.close(60)
     (database,) = root.rglob("spool.db")
     figures.add(f"spool of {turns:,} turns: MB on disk", database.stat().st_size / 1e6)
-    with Path("/proc/self/statm").open() as statm:
-        before = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    before = resident_bytes()
     began = time.perf_counter()
     spool = await Spool.open(root, SpoolSettings(quota_bytes=0))
     figures.add(f"spool of {turns:,} turns: s to open", time.perf_counter() - began)
-    with Path("/proc/self/statm").open() as statm:
-        after = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    after = resident_bytes()
     figures.add(f"spool of {turns:,} turns: MiB of memory more when open", (after - before) / (1 << 20))
     assert spool.ledger.spooled == turns
     await spool.close(10)

@@ -17,6 +17,9 @@ RUNNING: Final = "running"
 CLOSED: Final = "closed"
 CRASHED: Final = "crashed"
 
+WHOLE: Final = -1
+"""In ``absorbed``: everything has been taken over."""
+
 _WRITE: Final = "INSERT OR REPLACE INTO ledger VALUES(?, ?, ?, ?)"
 
 
@@ -43,6 +46,10 @@ class Books:
         self._new: Counter[tuple[int, str]] = Counter()
         self.generation = 0
         self.written: Counter[tuple[int, str]] = Counter()
+        self.absorbed: dict[str, int] = {
+            str(name): int(str(upto)) for name, upto in connection.execute("SELECT * FROM absorbed")
+        }
+        """How far other spools have been taken over: up to which of their seqs; -1 when wholly."""
         self.damaged: set[int] = set()
         """Generations with a counter that is not what was written: mended by :meth:`begin`."""
         self.lives: dict[int, Life] = {
@@ -79,8 +86,12 @@ class Books:
         self._new.clear()
 
     def of(self, generation: int) -> Counter[str]:
-        """The terms of one generation, as committed."""
-        return Counter({term: n for (number, term), n in self.written.items() if number == generation and n})
+        """The terms of one generation, this transaction's counts included."""
+        sums: Counter[str] = Counter()
+        for (number, term), n in (*self.written.items(), *self._new.items()):
+            if number == generation:
+                sums[term] += n
+        return Counter({term: n for term, n in sums.items() if n})
 
     def totals(self) -> Counter[str]:
         """The terms summed over all generations, as committed."""
@@ -101,7 +112,7 @@ class Books:
                 return 0
         self.generation = max(self.lives, default=0) + 1
         self._write_life(self.generation, Life(generation_id, now_ns, 0, RUNNING))
-        return self._bury(now_ns, checkpointed)
+        return self.bury(now_ns, checkpointed)
 
     def carry(self, before: "Books") -> None:
         """Write everything another database's books held, inside a transaction: its files were set aside."""
@@ -110,8 +121,30 @@ class Books:
             self.lives[number] = life
         for (generation, term), n in before.written.items():
             self._new[generation, term] += n
+        for source, upto in before.absorbed.items():
+            self.absorb(source, upto)
 
-    def _bury(self, now_ns: int, checkpointed: Mapping[int, int]) -> int:
+    def absorb(self, source: str, upto: int) -> None:
+        """Note how far another spool has been taken over, inside a transaction."""
+        self._connection.execute("INSERT OR REPLACE INTO absorbed VALUES(?, ?)", (source, upto))
+        self.absorbed[source] = upto
+
+    def import_lives(self, lives: Mapping[int, Life], stranger: Life) -> dict[int, int]:
+        """Give another spool's generations numbers of ours, inside a transaction: theirs to ours.
+
+        0 stands for generations that cannot be read: they become ``stranger``.
+        """
+        ours = {life.id: number for number, life in self.lives.items()}
+        numbers: dict[int, int] = {}
+        for number, life in sorted([*lives.items(), (0, stranger)]):
+            if life.id not in ours:
+                ours[life.id] = max(self.lives, default=0) + 1
+                self._write_life(ours[life.id], life)
+            numbers[number] = ours[life.id]
+        return numbers
+
+    def bury(self, now_ns: int, checkpointed: Mapping[int, int]) -> int:
+        """Close the books of generations that are not ours, inside a transaction (see :meth:`begin`)."""
         lost = 0
         for generation, life in list(self.lives.items()):
             if generation == self.generation:

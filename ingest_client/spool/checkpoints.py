@@ -5,11 +5,12 @@ A terminal status is written once. Mostly that is the removal of the row by ``ke
 row stays as a tombstone, so that the exchange's own late end changes nothing.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from ingest_client.spool.api import Checkpoint
 from ingest_client.spool.record import Damaged, Packer
-from ingest_client.spool.sql import Connection
+from ingest_client.spool.sql import Connection, Value
 
 IN_PROGRESS: Final = "in_progress"
 COMPLETED: Final = "completed"
@@ -78,6 +79,16 @@ class CheckpointTable:
         )
         if snapshot.turn_id not in self._known:
             self._learn(snapshot.turn_id, (generation, IN_PROGRESS))
+
+    def restore(self, row: Sequence[Value], generation: int) -> None:
+        """Take over a row of another spool, unless the exchange is known here."""
+        turn_id = str(row[0])
+        if turn_id not in self._known:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO checkpoints VALUES(?, ?, ?, ?, ?, ?, ?)",
+                (*row[:5], generation, row[6]),
+            )
+            self._learn(turn_id, (generation, IN_PROGRESS))
 
     def generation_of(self, turn_id: str) -> int | None:
         """The generation that observed the exchange, if it has a snapshot."""

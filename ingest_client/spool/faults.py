@@ -19,7 +19,14 @@ class Fault(Enum):
 
 
 _FULL = (apsw.FullError,)
-_DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.ConstraintError, apsw.MismatchError, StructureDamaged)
+_DAMAGE = (
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    UnicodeDecodeError,  # every text we wrote was UTF-8
+    StructureDamaged,
+)
 _DISK = (
     apsw.IOError,
     apsw.ReadOnlyError,
@@ -43,6 +50,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.FULL
     if isinstance(error, _DAMAGE):
         return Fault.DAMAGE
+    if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHORT_READ:
+        return Fault.DAMAGE  # the file ends before a page that it should have
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Fault.FULL
     if isinstance(error, _DISK):

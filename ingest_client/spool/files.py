@@ -6,10 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ingest_client.spool.instance import set_files_aside
+from ingest_client.spool.absorb import CARRIED, REPORT, Absorb, Reconcile
+from ingest_client.spool.faults import Fault, fault_of
+from ingest_client.spool.instance import (
+    adopt,
+    instances,
+    make_private,
+    move_shelves,
+    set_files_aside,
+    try_lock,
+)
 from ingest_client.spool.opening import open_store
+from ingest_client.spool.overlay import Overlay
 from ingest_client.spool.rows import SELECT
+from ingest_client.spool.schema import SpoolRefused
 from ingest_client.spool.settings import SpoolSettings
+from ingest_client.spool.source import Source
 from ingest_client.spool.store import Store
 from ingest_client.spool.writer import Chore
 
@@ -27,8 +39,11 @@ class DiskFiles:
     generation_id: str
     clock: Callable[[], int]
     vfs: str | None = None
+    unreachable: int = 0
+    """Turns that no salvage could read."""
     _told: bool = False
-    _new_chores: list[Chore] = field(default_factory=list[Chore])
+    _working: set[str] = field(default_factory=set[str])
+    _sources: list[Absorb] = field(default_factory=list[Absorb])
 
     def open(self) -> Store:
         """Open the store and begin (or resume) our generation; ``moved`` tells what the ledger learns."""
@@ -51,12 +66,14 @@ class DiskFiles:
         """Set the damaged files aside and start fresh ones, with the books that are known."""
         if damaged is not None:
             damaged.close()
-        set_files_aside(self.folder, _word(why))
+        place = set_files_aside(self.folder, _word(why))
         store = open_store(self.folder / "spool.db", self.settings, vfs=self.vfs)
         try:
             with store.transaction():
                 if damaged is not None:
                     store.books.carry(damaged.books)
+                    store.books.absorb(place.name, 0)
+                    (place / CARRIED).touch()
                 store.begin(self.generation_id, self.clock())
             store.moved.clear()
         except BaseException:
@@ -66,9 +83,79 @@ class DiskFiles:
         return store
 
     def find_chores(self) -> Sequence[Chore]:
-        """Nothing yet."""
-        found, self._new_chores = self._new_chores, []
-        return found
+        """Adopt orphans, and name everything below our folder that is still to be taken over."""
+        for folder in instances(self.folder.parent):
+            if folder != self.folder and (lock := try_lock(folder)) is not None:
+                adopt(self.folder, lock)
+                lock.release()
+        chores: list[Chore] = []
+        for folder in _below(self.folder / "adopted"):
+            if folder.name not in self._working:
+                move_shelves(folder, self.folder)
+                chores.append(self._adopting(folder))
+        salvages = [
+            self._salvaging(folder)
+            for folder in _below(self.folder / "damaged")
+            if folder.name not in self._working and not (folder / REPORT).exists()
+        ]
+        if salvages:
+            self._sources += salvages
+            chores += [*salvages, Reconcile(list(self._sources), self._reconciled)]
+        return chores
+
+    def _adopting(self, folder: Path) -> Absorb:
+        chore = Absorb(
+            name=folder.name,
+            folder=folder,
+            open=lambda: self._open_adopted(folder),
+            clock=self.clock,
+            damaged=False,
+        )
+        self._working.add(folder.name)
+        self._sources.append(chore)
+        return chore
+
+    def _open_adopted(self, folder: Path) -> Source | None:
+        """An orphan through SQLite. A damaged one is left to salvage, one of a later release as it is."""
+        try:
+            store = open_store(folder / "spool.db", self.settings, vfs=self.vfs)
+        except SpoolRefused as refused:
+            _log.error("the adopted spool %s stays as it is: %s", folder, refused)
+            return None
+        except Exception as error:
+            if fault_of(error) is not Fault.DAMAGE:
+                raise
+            _log.error("the adopted spool %s is damaged: %s", folder.name, error)
+            make_private(self.folder / "damaged")
+            self._working.discard(folder.name)
+            folder.rename(self.folder / "damaged" / folder.name)
+            return None
+        return Source(store.connection, store.close)
+
+    def _salvaging(self, folder: Path) -> Absorb:
+        self._working.add(folder.name)
+        return Absorb(
+            name=folder.name,
+            folder=folder,
+            open=lambda: self._open_damaged(folder),
+            clock=self.clock,
+            damaged=True,
+        )
+
+    @staticmethod
+    def _open_damaged(folder: Path) -> Source | None:
+        if not (folder / "spool.db").exists():
+            return None
+        overlay = Overlay(folder)
+        return Source(overlay.connection, overlay.close)
+
+    def _reconciled(self, unreachable: int, returned: int) -> None:
+        self.unreachable += unreachable
+        _log.warning("salvage is through: %d turns are unreachable, %d came back", unreachable, returned)
+
+
+def _below(shelf: Path) -> list[Path]:
+    return sorted(path for path in shelf.iterdir() if path.is_dir()) if shelf.is_dir() else []
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +165,7 @@ class MemoryFiles:
     settings: SpoolSettings
     generation_id: str
     clock: Callable[[], int]
+    unreachable: int = 0
 
     def open(self) -> Store:
         """A new, empty store."""

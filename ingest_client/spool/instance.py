@@ -6,7 +6,6 @@ A lock (flock) lives as long as its process. Who holds an instance's lock owns e
 below its folder, so adoption is one rename into ours.
 """
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -102,6 +101,16 @@ def adopt(ours: Path, orphan: Lock) -> Path:
     return place
 
 
+def move_shelves(adopted: Path, ours: Path) -> None:
+    """What an adopted instance had itself adopted or set aside becomes ours as well."""
+    for shelf in ("adopted", "damaged"):
+        if (adopted / shelf).is_dir():
+            make_private(ours / shelf)
+            for folder in (adopted / shelf).iterdir():
+                folder.rename(ours / shelf / folder.name)
+            (adopted / shelf).rmdir()
+
+
 def set_files_aside(folder: Path, why: str) -> Path:
     """Move a damaged database below ``damaged/``, under a name with the time; returns that folder."""
     shelf = folder / "damaged"
@@ -113,17 +122,20 @@ def set_files_aside(folder: Path, why: str) -> Path:
         number += 1
         place = shelf / f"{stamp}-{why}-{number}"
     make_private(place)
-    for name in (
-        "spool.db-wal",
-        "spool.db-shm",
-        "spool.db",
-    ):  # the database last: it is what a start looks for
-        with contextlib.suppress(FileNotFoundError):
-            (folder / name).rename(place / name)
-    sync_folder(place)
+    _move_both(folder, place)
     sync_folder(shelf)
-    sync_folder(folder)
     return place
+
+
+def _move_both(folder: Path, place: Path) -> None:
+    """Move database and log so that a crash on the way leaves them together in one of the two places."""
+    names = [name for name in ("spool.db", "spool.db-wal") if (folder / name).exists()]
+    for name in names:
+        (place / name).hardlink_to(folder / name)
+    sync_folder(place)
+    for name in names:
+        (folder / name).unlink()
+    sync_folder(folder)
 
 
 def make_private(folder: Path) -> None:

@@ -10,7 +10,7 @@ import apsw
 from ingest_client.spool import sql, wal
 from ingest_client.spool.faults import Fault, fault_of
 from ingest_client.spool.instance import make_private_file
-from ingest_client.spool.schema import OLDEST_SQLITE, SpoolRefused, StructureDamaged, prepare
+from ingest_client.spool.schema import OLDEST_SQLITE, SpoolRefused, StructureDamaged, prepare, shape
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.store import Store
 
@@ -58,6 +58,7 @@ def connect(path: Path | None, settings: SpoolSettings, *, vfs: str | None = Non
         connection.pragma("cell_size_check", 1)
         connection.pragma("cache_size", -8192)
         connection.pragma("temp_store", "MEMORY")
+        shape(connection)
         connection.pragma("journal_mode", "WAL")
         connection.pragma("synchronous", settings.synchronous)
         connection.wal_autocheckpoint(0)

@@ -50,6 +50,12 @@ REPLACE: Final = INSERT.replace("INSERT", "INSERT OR REPLACE", 1)
 SELECT: Final = f"SELECT {COLUMNS} FROM turns"  # noqa: S608 - our own column names
 
 
+_TYPES: Final = (int, str, str, int, str, str, str, int, int, int, int, int, int)
+
+
 def as_row(values: tuple[Value, ...]) -> Row:
-    """A row as SQLite gave it. Types are whatever the file says: check :attr:`Row.intact` before trust."""
-    return Row(*values)  # type: ignore[arg-type]
+    """A row as SQLite gave it. A value of a wrong type becomes an empty one: the row is then not intact."""
+    if tuple(map(type, values)) != _TYPES:
+        pairs = zip(values, _TYPES, strict=True)
+        values = tuple(value if type(value) is kind else kind() for value, kind in pairs)
+    return Row(*values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

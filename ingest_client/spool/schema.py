@@ -13,6 +13,8 @@ VERSION: Final = 1
 OLDEST_SQLITE: Final = (3, 51, 3)
 """Older ones can corrupt a WAL when it is reset."""
 
+PAGE_SIZE: Final = 4096
+
 _DDL: Final = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE turns(
@@ -70,6 +72,12 @@ class StructureDamaged(Exception):  # noqa: N818 - a state of the file, named as
     """The database cannot be trusted any more; the message says what was found."""
 
 
+def shape(connection: Connection) -> None:
+    """Fix the layout of a database before anything is written: then every spool has the same first page."""
+    connection.pragma("page_size", PAGE_SIZE)
+    connection.pragma("auto_vacuum", "INCREMENTAL")
+
+
 def prepare(connection: Connection) -> None:
     """Create, migrate or check the schema.
 
@@ -80,7 +88,7 @@ def prepare(connection: Connection) -> None:
     version = _number(connection, "user_version")
     tables = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema")}
     if not tables and not application and not version:
-        _create(connection)
+        create(connection)
         return
     if application != APPLICATION_ID:
         raise StructureDamaged(f"the file belongs to another program (application id {application:#x})")
@@ -96,7 +104,8 @@ def prepare(connection: Connection) -> None:
     _migrate(connection, version)
 
 
-def _create(connection: Connection) -> None:
+def create(connection: Connection) -> None:
+    """Make the tables in an empty, shaped database."""
     with transaction(connection):
         for _ in connection.execute(_DDL):
             pass

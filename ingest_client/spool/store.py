@@ -270,7 +270,7 @@ class Store:
             reason="",
             attempts=0,
             due_at_ns=0,
-            generation=whole(row.generation),
+            generation=row.generation,
             body_bytes=len(body),
         )
         self.rewrite(pending)
@@ -282,7 +282,7 @@ class Store:
         if row.state == RowState.PENDING:
             self._settle(row.seq)
             self.undoable(self.usage.change(row.tenant, pending=-1))
-        generation = whole(row.generation)
+        generation = row.generation
         known = row.state != RowState.PENDING and row.outcome in books.TERMS
         self.books.count(generation, row.outcome if known else books.SPOOLED, -1)
         self.books.count(generation, Outcome.VOLUME_DISCARDED.value)

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, unique
 from typing import Final, Protocol
 
 import apsw
@@ -31,6 +32,7 @@ from ingest_client.spool.faults import Fault, describe, fault_of
 from ingest_client.spool.reserve import Reserve
 from ingest_client.spool.schema import SpoolRefused
 from ingest_client.spool.settings import SpoolSettings
+from ingest_client.spool.sql import whole
 from ingest_client.spool.store import Store
 
 PROBE_S: Final = 0.25
@@ -41,6 +43,10 @@ SWEEP_S: Final = 1.0
 
 CHORE_S: Final = 0.02
 """A background chore may hold the thread so long before jobs go first again."""
+
+VACUUM_S: Final = 0.1
+VACUUM_PAGES: Final = 1024
+"""Free pages are given back at this pace: 40 MiB a second, only while nothing else is to be done."""
 
 _log = logging.getLogger("steno.spool")
 
@@ -65,11 +71,20 @@ class Job:
     shed: bool = False
 
 
+@unique
+class Progress(Enum):
+    """What a chore says after a step."""
+
+    MORE = "more"
+    WAIT = "wait"
+    DONE = "done"
+
+
 class Chore(Protocol):
     """Background work in small steps: taking over other spools, salvaging damaged ones."""
 
-    def step(self, desk: Desk) -> bool:
-        """Do a little, in transactions of its own. True: finished."""
+    def step(self, desk: Desk) -> Progress:
+        """Do a little, in transactions of its own."""
         ...
 
 
@@ -84,11 +99,13 @@ class Condition:
     wal_bytes: int = 0
     set_aside: int = 0
     damaged_records: int = 0
-    checkpoint_stalls: int = 0
 
 
 class Files(Protocol):
     """Where stores come from, and go when they are damaged."""
+
+    unreachable: int
+    """Turns that no salvage could read: counted as ``lost(volume_discarded)``."""
 
     def open(self) -> Store:
         """Open the store, begin (or resume) our generation."""
@@ -129,8 +146,10 @@ class Writer(threading.Thread):
         self._chores: list[Chore] = []
         self._stopping = False
         self._full = False
+        self._busy = True
         self._retry_at = 0.0
         self._sweep_at = 0.0
+        self._vacuum_at = 0.0
         self._adopt_at = 0.0
         self.desk: Desk | None = None
         self.condition = Condition()
@@ -178,7 +197,7 @@ class Writer(threading.Thread):
         """The next group: empty when only time has passed."""
         jobs: list[Job] = []
         try:
-            first = self._queue.get(timeout=0 if self._chores else SWEEP_S)
+            first = self._queue.get(timeout=0 if self._busy else SWEEP_S)
         except queue.Empty:
             return jobs
         if first is None:
@@ -371,6 +390,8 @@ class Writer(threading.Thread):
             store = self._files.replace(self.desk.store if self.desk else None, str(error))
             self._sit_down(store)
         except Exception as failure:  # noqa: BLE001 - sheds until it works
+            if fault_of(failure) is Fault.BUG:
+                _log.error("a fresh spool could not be made", exc_info=failure)
             self._trouble(failure)
             self._stand_up()
             return False
@@ -411,6 +432,24 @@ class Writer(threading.Thread):
         limit = self._settings.wal_soft_bytes if idle else self._settings.wal_hard_bytes
         if self.condition.wal_bytes > limit:
             self._checkpoint()
+        elif idle and not self.condition.trouble and self.desk is not None:
+            self._vacuum(self.desk)
+
+    def _vacuum(self, desk: Desk) -> None:
+        """After an outage, give space back to the disk: a little at a time, when most of the file is free."""
+        if desk.store.closed or not self.condition.commits or time.monotonic() < self._vacuum_at:
+            return
+        connection = desk.store.connection
+        self._vacuum_at = time.monotonic() + VACUUM_S
+        try:
+            free = whole(connection.pragma("freelist_count"))
+            if free > VACUUM_PAGES and 2 * free > whole(connection.pragma("page_count")):
+                connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        except Exception as error:  # noqa: BLE001 - every kind has its answer
+            if fault_of(error) is Fault.DAMAGE:
+                self._replace(error)
+            else:
+                self._trouble(error)
 
     def _sweep(self) -> None:
         """One small transaction: what is owed and unsaved, and quotas of age. It also probes a bad disk."""
@@ -445,17 +484,23 @@ class Writer(threading.Thread):
 
     def _do_chores(self, desk: Desk) -> None:
         until = time.monotonic() + CHORE_S
+        self._busy = False
         try:
-            while self._chores and time.monotonic() < until:
-                if self._chores[0].step(desk):
-                    self._chores.pop(0)
-                self._collect(desk.store)
+            for _ in range(len(self._chores)):
+                progress = Progress.MORE
+                while progress is Progress.MORE and time.monotonic() < until:
+                    progress = self._chores[0].step(desk)
+                    self._collect(desk.store)
+                self._busy |= progress is Progress.MORE
+                chore = self._chores.pop(0)
+                if progress is not Progress.DONE:
+                    self._chores.append(chore)
         except Exception as error:  # noqa: BLE001 - every kind has its answer
             if fault_of(error) is Fault.DAMAGE:
                 self._replace(error)
             elif fault_of(error) is Fault.BUG:
                 _log.exception("a chore of the spool failed and is left")
-                self._chores.pop(0)
+                del self._chores[0]
             else:
                 self._trouble(error)
 
