@@ -62,9 +62,8 @@ def _commands() -> Iterable[str]:
 
 def _help(command: Sequence[str]) -> str:
     shown = io.StringIO()
-    with redirect_stdout(shown):
-        with suppress(SystemExit):
-            main([*command, "--help"])
+    with redirect_stdout(shown), suppress(SystemExit):
+        main([*command, "--help"])
     return shown.getvalue().strip()
 
 
