@@ -30,6 +30,7 @@ _FINISHED: Final = "is_finished"
 _REPEATED: Final = "generations"
 _OURS: Final = "amazon-bedrock-"
 """Bedrock's own members, beside the family's."""
+_COUNTED: Final = frozenset((*_PROMPT_COUNTS, *_OUTPUT_COUNTS, "results"))
 _KNOWN: Final = frozenset((*_LISTS, *_TEXTS, *_REASONS, *_PROMPT_COUNTS, *_OUTPUT_COUNTS, _FINISHED))
 
 
@@ -102,15 +103,15 @@ class TextFold:
         self._add(given)
 
     def _add(self, given: JsonObject) -> None:
-        if all(name.startswith(_OURS) for name in given):
-            return
         if _KNOWN.isdisjoint(given):
-            self._unparsed.append(given)
-            self._damage.add(Damage.UNKNOWN_CONTENT, ",".join(given))
+            if not all(name.startswith(_OURS) for name in given):
+                self._unparsed.append(given)
+                self._damage.add(Damage.UNKNOWN_CONTENT, ",".join(given))
             return
         self._id = self._id or as_text(given.get("id"))
         self._model = self._model or as_text(given.get("model"))
-        self._counts.update(_counts(given))
+        if not _COUNTED.isdisjoint(given):
+            self._counts.update(_counts(given))
         listed = next((name for name in _LISTS if name in given), None)
         if listed is None:
             self._generation(as_int(given.get("index")) or 0, _read(given), repeated=False)
