@@ -16,7 +16,7 @@ from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.pieces import Pieces
 from capture.dialects.wire_usage import total_of, wire_usage
 from capture.stop_words import result_of
-from capture.turn import Block, Choice, Damage, Dialect, Ending, JsonObject, Refused, Turn, Usage, WireFacts
+from capture.turn import Block, Choice, Damage, Dialect, Ending, JsonObject, Turn, Usage, WireFacts
 from capture.wire_response import wire_block
 
 _READER: Final = EventReader(object)
@@ -64,7 +64,6 @@ class TextFold:
         "_id",
         "_is_document",
         "_model",
-        "_refused",
         "_unparsed",
     )
 
@@ -75,7 +74,6 @@ class TextFold:
         self._id = ""
         self._model = ""
         self._is_document = False
-        self._refused: Refused | None = None
         self._unparsed: list[JsonObject] = []
         self._damage = DamageLog()
 
@@ -90,17 +88,9 @@ class TextFold:
                 self._add(given)
 
     def document(self, body: bytes) -> None:
-        """Fold a one-shot answer."""
-        try:
-            given = as_mapping(jsontext.decode(body))
-        except jsontext.JsonError as error:
-            self._refused = Refused(f"the answer is not JSON: {error}")
-            return
-        if given is None:
-            self._refused = Refused("the answer is not a JSON object")
-            return
+        """Fold a one-shot answer, an object: the envelope made sure of it."""
         self._is_document = True
-        self._add(given)
+        self._add(as_mapping(jsontext.decode(body)) or {})
 
     def _add(self, given: JsonObject) -> None:
         if _KNOWN.isdisjoint(given):
@@ -137,11 +127,9 @@ class TextFold:
 
     # -- the turn -------------------------------------------------------------
 
-    def turn(self, ending: Ending) -> Turn | Refused:
+    def turn(self, ending: Ending) -> Turn:
         """Read the turn off."""
         del ending  # a reason, or is_finished, says that the answer is whole
-        if self._refused is not None:
-            return self._refused
         generations = sorted(self._generations.items()) or [(0, _Generation())]
         done = self._is_document or all(item.reason or item.finished for _, item in generations)
         usage = self._usage()

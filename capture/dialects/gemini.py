@@ -19,6 +19,7 @@ from capture.stop_words import result_of
 from capture.turn import (
     Choice,
     Damage,
+    Diagnostic,
     Dialect,
     Ending,
     JsonObject,
@@ -146,20 +147,21 @@ class GeminiFold:
         partial = not done or (self._error is not None and not self._is_document)
         answer = candidates[0][1]
         usage = _usage(self._usage)
+        choices = tuple(
+            self._choice(index, candidate, done=done, partial=partial) for index, candidate in candidates
+        )
         return Turn(
             dialect=Dialect.GEMINI,
             model=self._model,
             response_id=self._response_id or None,
             role="assistant",
             blocks=answer.parts.blocks(whole=done),
-            choices=tuple(
-                self._choice(index, candidate, done=done, partial=partial) for index, candidate in candidates
-            ),
+            choices=choices,
             usage=usage,
             partial=partial,
             wire=self._wire(candidates, usage, done=done),
             provider_error=self._provider_error(),
-            diagnostics=self._damage.diagnostics(),
+            diagnostics=self._damage.diagnostics() + _unparseable_input(choices),
             unparsed=tuple(part for _, candidate in candidates for part in candidate.parts.unparsed()),
         )
 
@@ -212,6 +214,11 @@ class GeminiFold:
             usage=wire_usage(usage),
             extra=extra,
         )
+
+
+def _unparseable_input(choices: Sequence[Choice]) -> tuple[Diagnostic, ...]:
+    names = [call.name for choice in choices for call in choice.tool_calls if call.raw_arguments is not None]
+    return (Diagnostic(Damage.UNPARSEABLE_TOOL_INPUT, len(names), names[0][:200]),) if names else ()
 
 
 def _wire_choice(index: int, candidate: _Candidate, *, done: bool) -> dict[str, object]:

@@ -309,6 +309,18 @@ def test_a_block_that_is_no_object_is_counted() -> None:
     assert [item.damage for item in turn.diagnostics] == [Damage.UNKNOWN_CONTENT]
 
 
+def test_image_bytes_in_pieces_are_joined() -> None:
+    """As bytes; pieces that are no base64 are joined as they are."""
+    for pieces, joined in ((("QUI=", "Q0Q="), "QUJDRA=="), (("A", "%"), "A%")):
+        turn = streamed(
+            BEGIN,
+            start(0, image={"format": "png"}),
+            *(delta(0, image={"source": {"bytes": piece}}) for piece in pieces),
+            end(),
+        )
+        assert turn.blocks[0].image_base64 == joined
+
+
 def test_an_image_in_a_bucket_is_known_by_its_address() -> None:
     """``s3Location`` instead of bytes."""
     turn = whole({"image": {"format": "webp", "source": {"s3Location": {"uri": "s3://b/k"}}}})

@@ -1,5 +1,7 @@
 """InvokeModel answers of every family, whole and streamed."""
 
+import base64
+
 import pytest
 
 from capture.turn import Damage, Dialect, ProviderError, Refused, Result, Turn
@@ -328,6 +330,22 @@ def test_damaged_chunks_are_counted_and_passed_over() -> None:
     turn = reduce(Dialect.BEDROCK_INVOKE, body, EVENTSTREAM)
     assert turn.choices[0].text == "Hello"
     assert sum(item.count for item in turn.diagnostics if item.damage is Damage.UNPARSEABLE_EVENT) == 3
+
+
+def test_damage_and_bare_usage_among_chat_chunks_are_survived() -> None:
+    """What needs no renaming, or cannot be renamed, goes on as it came."""
+    chunks = invoke_stream(PAIRS["mistral chat"][0][:1])
+    usage: dict[str, object] = {
+        "choices": [],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6},
+    }
+    damaged = b"".join(
+        event("chunk", {"bytes": base64.b64encode(text).decode()}) for text in (b'{"message"', b'["message"]')
+    )
+    body = chunks + damaged + invoke_stream([usage, *PAIRS["mistral chat"][0][1:]])
+    turn = reduce(Dialect.BEDROCK_INVOKE, body, EVENTSTREAM)
+    assert (turn.choices[0].text, turn.usage.total_tokens) == ("Hello", 6)
+    assert [(item.damage, item.count) for item in turn.diagnostics] == [(Damage.UNPARSEABLE_EVENT, 2)]
 
 
 def test_objects_without_the_envelope_are_read_as_they_are() -> None:

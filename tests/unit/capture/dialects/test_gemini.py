@@ -102,6 +102,7 @@ def test_arguments_that_are_no_object_are_kept_as_text(arguments: object) -> Non
     turn = whole(response({"functionCall": {"name": "a", "args": arguments}}, finish="STOP"))
     call = turn.choices[0].tool_calls[0]
     assert call.arguments is None
+    assert [item.damage for item in turn.diagnostics] == [Damage.UNPARSEABLE_TOOL_INPUT]
     assert call.raw_arguments == (
         arguments if isinstance(arguments, str) else str(arguments).replace(" ", "")
     )
