@@ -4,8 +4,8 @@
 
 Invariants:
 
-- Everything claimed is *held* until it is settled or released. Held bytes and turns are
-  bounded, and what is not claimed costs no memory here.
+- Everything claimed is *held* until it is settled or released (``holding``). Held bytes
+  and turns are bounded, and what is not claimed costs no memory here.
 - Sending never waits for one endpoint or one tenant: whatever cannot be sent now is
   passed over, and what a paused tenant had claimed goes back to the spool.
 - A turn leaves by exactly one of acknowledge, retry, dead letter and release. When the
@@ -14,7 +14,6 @@ Invariants:
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final as Constant
@@ -25,13 +24,13 @@ from ingest_client.delivery.classify import Fate, Reason, Scope, Verdict
 from ingest_client.delivery.clock import Clock
 from ingest_client.delivery.counters import DeliveryCounters
 from ingest_client.delivery.courier import Courier, Delivered
-from ingest_client.delivery.endpoints import Endpoint, EndpointStatus, Readiness, least_loaded
-from ingest_client.delivery.fairness import FairQueues
-from ingest_client.delivery.heartbeat import PING_PATH, read_pulse
-from ingest_client.delivery.http import ExchangeFailed, HttpEndpoint
-from ingest_client.delivery.settings import DeliverySettings
+from ingest_client.delivery.endpoints import Endpoint, least_loaded
+from ingest_client.delivery.holding import Holding
+from ingest_client.delivery.http import HttpEndpoint
+from ingest_client.delivery.settings import DeliverySettings, EndpointSettings
 from ingest_client.delivery.settlement import Final, Settled, Settlement
 from ingest_client.delivery.snapshot import DeliverySnapshot, endpoint_snapshot
+from ingest_client.delivery.watch import Watch
 from ingest_client.spool.api import Claimed, Queue
 
 log: Constant = logging.getLogger(__name__)
@@ -47,25 +46,8 @@ _AT_ONCE: Constant = frozenset(
 )
 """Reasons that have nothing to do with the turn or the endpoint's health: no wait."""
 
-_TENANT_SHARE: Constant = 8
-"""A tenant that holds this part of all held bytes claims no more."""
-
 _LOOK_AGAIN_S: Constant = 0.05
 _EARLY_S: Constant = 0.002
-
-_MAX_SUSPECTS: Constant = 65_536
-"""Beyond so many the list is forgotten, and begun anew."""
-
-_SUSPICIOUS: Constant = frozenset(
-    {
-        Reason.TIMED_OUT,
-        Reason.CONNECTION_LOST,
-        Reason.SERVER_ERROR,
-        Reason.ANSWER_MALFORMED,
-        Reason.ANSWER_TOO_LARGE,
-    }
-)
-"""What one turn may do to all that travel with it."""
 
 _SETTLE_SHARE: Constant = 0.1
 """Of the grace at a stop, for writing down what was decided."""
@@ -92,15 +74,12 @@ class Delivery:
         self._settings = settings
         self._clock = clock
         self._random = random
-        self._ready: FairQueues[Claimed] = FairQueues(settings.quantum_bytes)
         self._backoff = Backoff(settings.retry_base_s, settings.retry_cap_s)
-        self._couriers = [self._courier(index) for index in range(len(settings.endpoints))]
-        self._endpoints = [courier.endpoint for courier in self._couriers]
-        self._settlement = Settlement(queue, self.counters, self._freed, on_final)
-        self._held_turns = 0
-        self._held_bytes = 0
-        self._held_by_tenant: Counter[str] = Counter()
-        self._suspects: Counter[int] = Counter()
+        self._holding = Holding(settings)
+        self._settlement = Settlement(queue, self.counters, self._let_go, on_final)
+        self._couriers = {courier.endpoint.url: courier for courier in map(self._courier, settings.endpoints)}
+        self._endpoints = [courier.endpoint for courier in self._couriers.values()]
+        self._watches = {url: self._watch(courier) for url, courier in self._couriers.items()}
         self._sends: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._room = asyncio.Event()
@@ -119,14 +98,14 @@ class Delivery:
                     group.create_task(self._feed()),
                     group.create_task(self._tick()),
                     group.create_task(self._settlement.run()),
-                    *(group.create_task(self._heartbeats(courier)) for courier in self._couriers),
+                    *(group.create_task(watch.run()) for watch in self._watches.values()),
                 ]
                 await self._stopped.wait()
                 for task in loops:
                     task.cancel()
         finally:
             self._group = None
-            for courier in self._couriers:
+            for courier in self._couriers.values():
                 courier.http.close()
 
     async def close(self, grace_s: float, *, drain: bool = False) -> None:
@@ -142,6 +121,7 @@ class Delivery:
                     self._room.clear()
                     await self._room.wait()
         self._claiming = self._sending = False
+        await asyncio.sleep(0)  # a task that never ran could not say what became of its turns
         for task in list(self._sends):
             task.cancel()
         await asyncio.gather(*self._sends, return_exceptions=True)
@@ -157,10 +137,10 @@ class Delivery:
         now_s = self._clock.monotonic_s()
         return DeliverySnapshot(
             endpoints=tuple(endpoint_snapshot(endpoint, now_s) for endpoint in self._endpoints),
-            ready_turns=self._ready.items,
-            ready_bytes=self._ready.cost,
-            held_turns=self._held_turns,
-            held_bytes=self._held_bytes,
+            ready_turns=self._holding.ready.items,
+            ready_bytes=self._holding.ready.cost,
+            held_turns=self._holding.turns,
+            held_bytes=self._holding.bytes,
             stopping=not self._sending,
         )
 
@@ -170,12 +150,11 @@ class Delivery:
         """Claim when there is room, something due, and somewhere to send it."""
         while True:
             now_s = self._clock.monotonic_s()
-            room = self._room_for_more()
-            unwanted = self._not_wanted(now_s)
+            unwanted = self._unwanted(now_s)
             waiting = self._queue.backlog.keys()
-            if not self._claiming or min(room) <= 0 or not self._anywhere(now_s):
+            if not self._claiming or not self._has_room or not self._anywhere(now_s):
                 await self._wait_for_room(self._settings.poll_s)
-            elif waiting - unwanted and await self._claim(room, unwanted):
+            elif waiting - unwanted and await self._claim(unwanted):
                 self._send_what_may_go()
             elif waiting & unwanted:
                 # The spool would report their turns as work for ever: look at the others at a pace.
@@ -183,37 +162,26 @@ class Delivery:
             else:
                 await self._wait_for_work()
 
-    async def _claim(self, room: tuple[int, int], unwanted: set[str]) -> bool:
+    async def _claim(self, unwanted: set[str]) -> bool:
         """Take turns into the ready queues; says whether there were any."""
         claimed = await self._queue.claim(
-            room[0],
-            min(room[1], self._settings.in_flight_bytes // _TENANT_SHARE),
+            self._holding.room_turns,
+            self._holding.room_bytes,
             self._clock.now_ns(),
-            per_tenant=max(1, self._settings.ready_turns_per_tenant // 2),
+            per_tenant=self._holding.per_tenant,
             except_tenants=unwanted,
         )
-        for turn in claimed:
-            size = len(turn.body)
-            self._held_turns += 1
-            self._held_bytes += size
-            self._held_by_tenant[turn.tenant] += size
-            self._ready.push(turn.tenant, turn, size)
+        self._holding.take_in(claimed)
         return bool(claimed)
 
-    def _room_for_more(self) -> tuple[int, int]:
-        return (
-            self._settings.in_flight_turns - self._held_turns,
-            self._settings.in_flight_bytes - self._held_bytes,
-        )
+    @property
+    def _has_room(self) -> bool:
+        return self._holding.room_turns > 0 and self._holding.room_bytes > 0
 
-    def _not_wanted(self, now_s: float) -> set[str]:
+    def _unwanted(self, now_s: float) -> set[str]:
         """Tenants of whom enough is here, or whose turns could not be sent anyway."""
-        enough = max(1, self._settings.ready_turns_per_tenant // 2)
-        share = self._settings.in_flight_bytes // _TENANT_SHARE
-        full = {tenant for tenant in self._ready.tenants() if self._ready.length(tenant) >= enough}
-        full |= {tenant for tenant, size in self._held_by_tenant.items() if size >= share}
         lanes = {tenant for endpoint in self._endpoints for tenant in endpoint.lanes}
-        return full | {tenant for tenant in lanes if self._paused(tenant, now_s)}
+        return self._holding.full() | {tenant for tenant in lanes if self._paused(tenant, now_s)}
 
     def _paused(self, tenant: str, now_s: float) -> bool:
         return all(endpoint.paused_for(tenant, now_s) for endpoint in self._endpoints)
@@ -239,81 +207,52 @@ class Delivery:
 
     def _send_what_may_go(self) -> None:
         """Begin requests until no tenant has a turn that an endpoint could take now."""
-        while self._sending and self._group is not None and self._ready.items:
+        while self._sending and self._group is not None and self._holding.ready.items:
             now_s = self._clock.monotonic_s()
             able = [endpoint for endpoint in self._endpoints if endpoint.open_for_any(now_s)]
             if not able:
                 return
-            tenant = self._ready.next_tenant(lambda t: any(e.open_for(t, now_s) for e in able))  # noqa: B023
+            tenant = self._holding.ready.next_tenant(lambda t: any(e.open_for(t, now_s) for e in able))  # noqa: B023 - called at once
             if tenant is None:
                 return
             endpoint = least_loaded(able, tenant, now_s)
             assert endpoint is not None
-            courier = self._couriers[self._endpoints.index(endpoint)]
             turns = self._parcel(endpoint, tenant, now_s)
             endpoint.begin(tenant, len(turns), sum(len(turn.body) for turn in turns), now_s)
-            task = self._group.create_task(self._send(courier, tenant, turns))
+            task = self._group.create_task(self._send(endpoint, tenant, turns))
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)
 
     def _parcel(self, endpoint: Endpoint, tenant: str, now_s: float) -> list[Claimed]:
         """The tenant's next turns that travel together to this endpoint."""
-        lane = endpoint.lanes.get(tenant)
-        probing = endpoint.breaker.probing or (lane is not None and lane.breaker.probing)
-        alone = probing or not self._may_join(self._ready.peek(tenant))
+        alone = endpoint.probing(tenant)
         max_turns = 1 if alone else endpoint.learned.batch_turns(now_s)
-        taken = self._ready.take(tenant, max_turns, endpoint.learned.batch_bytes(now_s), self._may_join)
-        if len(taken) > 1:
+        turns = self._holding.parcel(tenant, max_turns, endpoint.learned.batch_bytes(now_s))
+        if len(turns) > 1:
             endpoint.learned.batch_begins()
-        return [turn for _, turn in taken]
+        return turns
 
-    def _may_join(self, turn: Claimed) -> bool:
-        return self._suspects[turn.seq] < self._settings.alone_after_failures
-
-    async def _send(self, courier: Courier, tenant: str, turns: list[Claimed]) -> None:
-        endpoint = courier.endpoint
+    async def _send(self, endpoint: Endpoint, tenant: str, turns: list[Claimed]) -> None:
         size = sum(len(turn.body) for turn in turns)
         started_ns = self._clock.now_ns()
         try:
-            delivered = await courier.deliver(turns)
+            delivered = await self._couriers[endpoint.url].deliver(turns)
         except asyncio.CancelledError:
+            self._claiming = self._sending = False
             endpoint.abandon(tenant, self._clock.monotonic_s())
             delivered = _undelivered(turns, Reason.SHUTDOWN, "stopped before the answer was complete")
         except Exception:
             log.exception("delivery to %s failed by our own fault", endpoint.url)
             delivered = _undelivered(turns, Reason.OUR_FAULT, "our own fault: see the log")
-        now_s = self._clock.monotonic_s()
         if delivered.overall.reason is not Reason.SHUTDOWN:
-            self._judge(endpoint, tenant, delivered.overall, now_s)
+            self._watches[endpoint.url].judge(tenant, delivered.overall)
         if len(turns) > 1:
             endpoint.learned.batch_unknown()
         endpoint.finish(tenant, len(turns), size)
         self._settle(endpoint, turns, delivered, started_ns)
-        self._give_back_paused(now_s)
+        if self._paused(tenant, self._clock.monotonic_s()):
+            self._release(tenant)
         self._send_what_may_go()
-
-    def _judge(self, endpoint: Endpoint, tenant: str, verdict: Verdict, now_s: float) -> None:
-        was_open = endpoint.breaker.probing
-        newly_held = endpoint.judge(tenant, verdict, now_s, self._random)
-        if verdict.fate is not Fate.ACCEPTED:
-            endpoint.last_error = f"{verdict.reason.value} ({verdict.status}): {verdict.text}"
-            endpoint.last_error_at_ns = self._clock.now_ns()
-        if newly_held:
-            self.counters.holds += 1
-            log.error(
-                "ingest %s held%s: %s (status %s): %s",
-                endpoint.url,
-                f" for tenant {tenant!r}" if verdict.scope is Scope.TENANT else "",
-                verdict.reason.value,
-                verdict.status,
-                verdict.text,
-            )
-        if endpoint.breaker.probing and not was_open:
-            self.counters.breaker_opens += 1
-            if not newly_held:
-                log.warning("ingest %s: road closed after %s", endpoint.url, endpoint.last_error)
-        elif was_open and not endpoint.breaker.probing:
-            log.info("ingest %s: road open again", endpoint.url)
 
     # Settling.
 
@@ -324,10 +263,9 @@ class Delivery:
         settled: list[Settled] = []
         for turn, verdict in zip(turns, delivered.verdicts, strict=True):
             self.counters.attempts[verdict.reason] += 1
-            self._held_by_tenant[turn.tenant] -= len(turn.body)
             if verdict.fate is Fate.ACCEPTED:
                 endpoint.accepted += 1
-            self._suspect(turn, verdict, batched=len(turns) > 1)
+            self._holding.decided(turn, verdict, batched=len(turns) > 1)
             attempt = Attempt(
                 number=turn.attempts + 1,
                 endpoint=endpoint.url,
@@ -343,52 +281,32 @@ class Delivery:
                 answer_bytes=delivered.answer_bytes,
             )
             settled.append(Settled(turn, verdict, attempt))
-        if not self._held_by_tenant[turns[0].tenant]:
-            del self._held_by_tenant[turns[0].tenant]
         self._settlement.put(settled)
-
-    def _suspect(self, turn: Claimed, verdict: Verdict, *, batched: bool) -> None:
-        """Remember which turns were in batches that failed: they travel alone sooner or later."""
-        if verdict.fate in (Fate.ACCEPTED, Fate.REFUSED):
-            self._suspects.pop(turn.seq, None)
-        elif verdict.reason is Reason.BATCH_UNDECIDED:
-            self._suspects[turn.seq] = self._settings.alone_after_failures
-        elif batched and verdict.reason in _SUSPICIOUS:
-            self._suspects[turn.seq] += 1
-        if len(self._suspects) > _MAX_SUSPECTS:
-            self._suspects.clear()
 
     def _delay_s(self, turn: Claimed, verdict: Verdict) -> float:
         if verdict.fate in (Fate.ACCEPTED, Fate.REFUSED) or verdict.reason in _AT_ONCE:
             return 0.0
         return max(self._backoff.delay_s(turn.attempts + 1, self._random), verdict.retry_after_s or 0.0)
 
-    def _freed(self, turns: int, size: int) -> None:
-        self._held_turns -= turns
-        self._held_bytes -= size
+    def _let_go(self, turns: int, size: int) -> None:
+        self._holding.let_go(turns, size)
         self._room.set()
 
-    def _give_back_paused(self, now_s: float) -> None:
-        """What a paused tenant had claimed goes back to the spool, so that it fills no memory."""
-        for tenant in self._ready.tenants():
-            if self._paused(tenant, now_s):
-                self._release(tenant)
-
     def _release(self, tenant: str) -> None:
-        turns = [turn for _, turn in self._ready.take_all(tenant)]
+        """What a paused tenant had claimed goes back to the spool, so that it fills no memory."""
+        turns = self._holding.give_back(tenant)
         if turns and self._group is not None:
             self._group.create_task(self._release_turns(turns))
 
     async def _release_turns(self, turns: list[Claimed]) -> None:
         await self._queue.release([turn.seq for turn in turns])
         self.counters.released += len(turns)
-        for turn in turns:
-            self._held_by_tenant[turn.tenant] -= len(turn.body)
-        self._freed(len(turns), sum(len(turn.body) for turn in turns))
+        self._holding.released(turns)
+        self._room.set()
 
     async def _release_all(self) -> None:
-        for tenant in self._ready.tenants():
-            await self._release_turns([turn for _, turn in self._ready.take_all(tenant)])
+        for tenant in self._holding.ready.tenants():
+            await self._release_turns(self._holding.give_back(tenant))
 
     def _busy(self, drain: bool) -> bool:
         """Whether a stop still has something to wait for."""
@@ -396,7 +314,9 @@ class Delivery:
             return True
         if not drain:
             return False
-        return bool(self._ready.items or self._queue.backlog) and self._anywhere(self._clock.monotonic_s())
+        return bool(self._holding.ready.items or self._queue.backlog) and self._anywhere(
+            self._clock.monotonic_s()
+        )
 
     # Time.
 
@@ -404,63 +324,37 @@ class Delivery:
         """Look again at whatever time alone changes: breakers, pauses, resting connections."""
         while True:
             await asyncio.sleep(self._settings.poll_s)
-            self._give_back_paused(self._clock.monotonic_s())
-            for courier in self._couriers:
+            now_s = self._clock.monotonic_s()
+            for tenant in self._holding.ready.tenants():
+                if self._paused(tenant, now_s):
+                    self._release(tenant)
+            for courier in self._couriers.values():
                 courier.http.close_idle(asyncio.get_running_loop().time())
             self._send_what_may_go()
             self._room.set()
 
-    async def _heartbeats(self, courier: Courier) -> None:
-        while True:
-            well = await self._heartbeat(courier)
-            wait_s = self._settings.heartbeat_s if well else self._settings.heartbeat_anxious_s
-            # Up to a tenth less, so that a fleet does not beat in step.
-            await asyncio.sleep(wait_s * (1 - 0.1 * self._random()))
-
-    async def _heartbeat(self, courier: Courier) -> bool:
-        """One heartbeat; says whether the endpoint is well."""
-        endpoint = courier.endpoint
-        before = endpoint.status(self._clock.monotonic_s())
-        try:
-            reply = await courier.http.get(PING_PATH, self._settings.connect_timeout_s)
-        except ExchangeFailed as failed:
-            self.counters.heartbeats_missed += 1
-            endpoint.last_error = f"heartbeat: {failed.reason.value}: {failed}"
-            endpoint.last_error_at_ns = self._clock.now_ns()
-            endpoint.silent = True
-        else:
-            self._heard(courier, reply.answer.status, reply.answer.body)
-        now_s = self._clock.monotonic_s()
-        self._report_change(endpoint, before, endpoint.status(now_s))
+    def _changed(self) -> None:
+        """An endpoint may be open again."""
         self._send_what_may_go()
-        return endpoint.readiness is Readiness.READY and not endpoint.silent
+        self._room.set()
 
-    def _heard(self, courier: Courier, status: int, body: bytes) -> None:
-        endpoint, now_s = courier.endpoint, self._clock.monotonic_s()
-        self.counters.heartbeats_answered += 1
-        pulse = read_pulse(status, body)
-        endpoint.heard(now_s)
-        endpoint.learned.prefers(pulse.batch_turns, pulse.batch_bytes)
-        returned = endpoint.silent or (
-            endpoint.readiness is not Readiness.READY and pulse.readiness is Readiness.READY
-        )
-        endpoint.silent = False
-        endpoint.readiness = pulse.readiness
-        if returned:
-            endpoint.revive(now_s)
-            self._room.set()
+    # Parts.
 
-    def _report_change(self, endpoint: Endpoint, before: EndpointStatus, after: EndpointStatus) -> None:
-        unwell = {EndpointStatus.GONE, EndpointStatus.DRAINING, EndpointStatus.NOT_READY}
-        if before is not after and (before in unwell or after in unwell):
-            level = logging.ERROR if after is EndpointStatus.GONE else logging.INFO
-            log.log(level, "ingest %s is %s (was %s) %s", endpoint.url, after, before, endpoint.last_error)
-
-    def _courier(self, index: int) -> Courier:
-        settings = self._settings.endpoints[index]
+    def _courier(self, settings: EndpointSettings) -> Courier:
         endpoint = Endpoint(settings.url, self._settings, self._clock.monotonic_s())
         http = HttpEndpoint(settings, self._settings, self.counters)
         return Courier(endpoint, http, self.counters, self._clock)
+
+    def _watch(self, courier: Courier) -> Watch:
+        return Watch(
+            endpoint=courier.endpoint,
+            http=courier.http,
+            settings=self._settings,
+            counters=self.counters,
+            clock=self._clock,
+            random=self._random,
+            changed=self._changed,
+        )
 
 
 def _undelivered(turns: list[Claimed], reason: Reason, text: str) -> Delivered:

@@ -150,6 +150,11 @@ class Endpoint:
         lane = self.lanes.get(tenant)
         return lane is not None and lane.breaker.state is BreakerState.OPEN and now_s < lane.breaker.until_s
 
+    def probing(self, tenant: str) -> bool:
+        """Whether this tenant's next request decides about the road, and should risk one turn only."""
+        lane = self.lanes.get(tenant)
+        return self.breaker.probing or (lane is not None and lane.breaker.probing)
+
     def begin(self, tenant: str, turns: int, size: int, now_s: float) -> None:
         """A request of this tenant begins."""
         self.breaker.begin(now_s)

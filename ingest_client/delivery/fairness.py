@@ -56,14 +56,17 @@ class FairQueues(Generic[T]):
         Tenants who may not send are passed over and gain nothing: a blocked tenant must
         not save up credit.
         """
-        able = {tenant for tenant in self._ring if may_send(tenant)}
-        while able:
+        passed_over = 0
+        while passed_over < len(self._ring):
             tenant = self._ring[0]
-            queue = self._queues[tenant]
-            if tenant in able and queue.credit > 0:
-                return tenant
-            if tenant in able:
+            if may_send(tenant):
+                queue = self._queues[tenant]
+                if queue.credit > 0:
+                    return tenant
                 queue.credit += self._quantum
+                passed_over = 0
+            else:
+                passed_over += 1
             self._ring.rotate(-1)
         return None
 

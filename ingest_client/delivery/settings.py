@@ -120,6 +120,9 @@ class DeliverySettings:
         """Refuse what contradicts itself."""
         if not self.endpoints:
             raise DeliverySettingsError("endpoints: expected at least one ingest url")
+        urls = [endpoint.url for endpoint in self.endpoints]
+        if len(set(urls)) < len(urls):
+            raise DeliverySettingsError("endpoints: the same ingest url is listed twice")
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise DeliverySettingsError(f"{name}: expected at least 1, got {getattr(self, name)}")
