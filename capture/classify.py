@@ -7,12 +7,13 @@ servers share, the shape of the request body. What no row names is no turn.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, cast
+from typing import Final
 from urllib.parse import unquote
 
+from capture.dialects.members import as_mapping
 from capture.hosts import host_of
 from capture.routes import ROUTES, Kind, Provider, Route
-from capture.turn import Dialect, JsonObject
+from capture.turn import Dialect
 
 BACKEND_HEADER: Final = "x-ai-eg-selected-backend"
 
@@ -94,7 +95,7 @@ def settle(classification: Classification, request_body: object) -> Classificati
     """Decide an ambiguous exchange by its decoded request body (None when it is not JSON)."""
     if classification.kind is not Kind.AMBIGUOUS:
         return classification
-    members = cast("JsonObject", request_body) if isinstance(request_body, dict) else {}
+    members = as_mapping(request_body) or {}
     if isinstance(members.get("messages"), list):
         return replace(
             classification, kind=Kind.TURN, dialect=Dialect.OPENAI_CHAT, endpoint="chat_completions"

@@ -21,7 +21,8 @@ PACKAGE = "extproc/pb"
 def generate(root: Path) -> None:
     """Write ``root/extproc/pb/*_pb2.py`` and ``.pyi``; raises RuntimeError when protoc fails."""
     names = sorted(path.name for path in PROTOS.glob("*.proto"))
-    status = protoc.main(
+    # grpc_tools ships no types.
+    status: int = protoc.main(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         [
             "protoc",
             f"-I{PACKAGE}={PROTOS}",

@@ -106,10 +106,12 @@ def _expected_reason(vector: dict[str, Any]) -> str | None:
 def _comparable(body: dict[str, Any]) -> dict[str, Any]:
     """A post without the clock, and without what is ours in ``meta``."""
     body = json.loads(json.dumps(body))
-    response, meta = body.get("response") or {}, body["meta"]
+    response: dict[str, Any] = body.get("response") or {}
+    meta: dict[str, Any] = body["meta"]
     response.pop("created_at", None)
-    (response.get("usage") or {}).pop("total_duration_ns", None)
-    extra = response.get("extra", {})
+    usage: dict[str, Any] = response.get("usage") or {}
+    usage.pop("total_duration_ns", None)
+    extra: dict[str, Any] = response.get("extra") or {}
     if "error" in extra:
         extra["error"].pop("message", None)
     if "reducer_error" in extra:

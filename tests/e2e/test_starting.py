@@ -23,7 +23,7 @@ def _second(directory: Path, port: int, admin_port: int) -> Service:
 
 async def test_a_taken_port_is_named_and_refused(steno: Sidecar, short_tmp: Path) -> None:
     """With SO_REUSEPORT a taken port would be no error, and Envoy's streams would be shared out at random."""
-    log = await _refusal(_second(short_tmp / "b", steno.port, *free_ports(1)))
+    log = await _refusal(_second(short_tmp / "b", steno.port, free_ports(1)[0]))
     assert f"127.0.0.1:{steno.port}" in log
     assert "another program has that port" in log
     assert (await steno.ledger())["imbalance"] == 0
@@ -31,6 +31,6 @@ async def test_a_taken_port_is_named_and_refused(steno: Sidecar, short_tmp: Path
 
 async def test_a_taken_admin_port_is_named_and_refused(steno: Sidecar, short_tmp: Path) -> None:
     admin_port = int(steno.admin.rpartition(":")[2])
-    log = await _refusal(_second(short_tmp / "b", *free_ports(1), admin_port))
+    log = await _refusal(_second(short_tmp / "b", free_ports(1)[0], admin_port))
     assert "--admin-listen" in log
     assert "Traceback" not in log
