@@ -127,6 +127,21 @@ def test_a_bare_json_value_over_the_bound_stops_the_reading() -> None:
     assert damage == {Damage.OVERSIZE_FRAME: 1}
 
 
+def test_the_bound_holds_for_an_event_of_one_line_and_for_each_event_alone() -> None:
+    fits = b"data: 1234\ndata: 67\n\n" * 3 + b"data: 1234567\n\n"
+    found, damage = assert_same_for_all_cuts(lambda: SseFramer(max_event_bytes=7), fits)
+    assert [data for _, data in found] == [b"1234\n67"] * 3 + [b"1234567"]
+    assert damage == {}
+    found, damage = assert_same_for_all_cuts(lambda: SseFramer(max_event_bytes=7), b"data: 12345678\n\n")
+    assert found == []
+    assert damage == {Damage.OVERSIZE_FRAME: 1}
+
+
+def test_a_bare_json_value_ends_where_an_event_begins() -> None:
+    found, _ = assert_same_for_all_cuts(lambda: SseFramer(bare_json=True), b'{"a":1}\ndata: 2\n\n')
+    assert [data for _, data in found] == [b'{"a":1}', b"2"]
+
+
 def test_an_event_without_end_is_let_go_at_its_bound() -> None:
     framer = SseFramer(max_event_bytes=1000)
     for _ in range(200):
