@@ -21,9 +21,10 @@ from ingest_client.delivery.classify import (
     classify_status,
 )
 from ingest_client.delivery.clock import Clock
+from ingest_client.delivery.connection import ExchangeFailed, Reply
 from ingest_client.delivery.counters import DeliveryCounters
 from ingest_client.delivery.endpoints import Endpoint
-from ingest_client.delivery.http import ExchangeFailed, HttpEndpoint, Reply
+from ingest_client.delivery.http import HttpEndpoint
 from ingest_client.delivery.learned import Coding
 from ingest_client.delivery.plaintext import readable
 from ingest_client.spool.api import Claimed

@@ -8,10 +8,11 @@ from typing import Final
 
 from ingest_client.delivery.classify import Fate, Scope, Verdict
 from ingest_client.delivery.clock import Clock
+from ingest_client.delivery.connection import ExchangeFailed
 from ingest_client.delivery.counters import DeliveryCounters
 from ingest_client.delivery.endpoints import Endpoint, EndpointStatus, Readiness
 from ingest_client.delivery.heartbeat import PING_PATH, read_pulse
-from ingest_client.delivery.http import ExchangeFailed, HttpEndpoint
+from ingest_client.delivery.http import HttpEndpoint
 from ingest_client.delivery.settings import DeliverySettings
 
 log: Final = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import pytest
 from ingest_client.delivery import Final
 from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
-from ingest_client.delivery.http import Reply, _Connection
+from ingest_client.delivery.connection import Connection, Reply
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
 from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer
 from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
@@ -146,20 +146,20 @@ every_misbehaviour = pytest.mark.parametrize(
 def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes really came off the socket, exchange by exchange."""
     read: list[int] = []
-    updated, exchange = _Connection.buffer_updated, _Connection.exchange
-    current: dict[_Connection, int] = {}
+    updated, exchange = Connection.buffer_updated, Connection.exchange
+    current: dict[Connection, int] = {}
 
-    def counting(self: _Connection, nbytes: int) -> None:
+    def counting(self: Connection, nbytes: int) -> None:
         read[current[self]] += nbytes
         updated(self, nbytes)
 
-    async def beginning(self: _Connection, head: bytes, body: bytes, timeout_s: float) -> Reply:
+    async def beginning(self: Connection, head: bytes, body: bytes, timeout_s: float) -> Reply:
         current[self] = len(read)
         read.append(0)
         return await exchange(self, head, body, timeout_s)
 
-    monkeypatch.setattr(_Connection, "buffer_updated", counting)
-    monkeypatch.setattr(_Connection, "exchange", beginning)
+    monkeypatch.setattr(Connection, "buffer_updated", counting)
+    monkeypatch.setattr(Connection, "exchange", beginning)
     return read
 
 
