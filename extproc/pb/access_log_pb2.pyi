@@ -70,6 +70,37 @@ UdpSessionEnd: AccessLogType.ValueType  # 13
 TcpConnectionStart: AccessLogType.ValueType  # 14
 Global___AccessLogType: _TypeAlias = AccessLogType  # noqa: Y015
 
+class _RequestMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RequestMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METHOD_UNSPECIFIED: _RequestMethod.ValueType  # 0
+    GET: _RequestMethod.ValueType  # 1
+    HEAD: _RequestMethod.ValueType  # 2
+    POST: _RequestMethod.ValueType  # 3
+    PUT: _RequestMethod.ValueType  # 4
+    DELETE: _RequestMethod.ValueType  # 5
+    CONNECT: _RequestMethod.ValueType  # 6
+    OPTIONS: _RequestMethod.ValueType  # 7
+    TRACE: _RequestMethod.ValueType  # 8
+    PATCH: _RequestMethod.ValueType  # 9
+
+class RequestMethod(_RequestMethod, metaclass=_RequestMethodEnumTypeWrapper): ...
+
+METHOD_UNSPECIFIED: RequestMethod.ValueType  # 0
+GET: RequestMethod.ValueType  # 1
+HEAD: RequestMethod.ValueType  # 2
+POST: RequestMethod.ValueType  # 3
+PUT: RequestMethod.ValueType  # 4
+DELETE: RequestMethod.ValueType  # 5
+CONNECT: RequestMethod.ValueType  # 6
+OPTIONS: RequestMethod.ValueType  # 7
+TRACE: RequestMethod.ValueType  # 8
+PATCH: RequestMethod.ValueType  # 9
+Global___RequestMethod: _TypeAlias = RequestMethod  # noqa: Y015
+
 @_typing.final
 class SocketAddress(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -488,6 +519,7 @@ class HttpRequestProperties(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    REQUEST_METHOD_FIELD_NUMBER: _builtins.int
     SCHEME_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
@@ -497,6 +529,7 @@ class HttpRequestProperties(_message.Message):
     REQUEST_HEADERS_BYTES_FIELD_NUMBER: _builtins.int
     REQUEST_BODY_BYTES_FIELD_NUMBER: _builtins.int
     REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
+    request_method: Global___RequestMethod.ValueType
     scheme: _builtins.str
     authority: _builtins.str
     path: _builtins.str
@@ -512,6 +545,7 @@ class HttpRequestProperties(_message.Message):
     def __init__(
         self,
         *,
+        request_method: Global___RequestMethod.ValueType = ...,
         scheme: _builtins.str = ...,
         authority: _builtins.str = ...,
         path: _builtins.str = ...,
@@ -524,7 +558,7 @@ class HttpRequestProperties(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "original_path", b"original_path", "path", b"path", "request_body_bytes", b"request_body_bytes", "request_headers", b"request_headers", "request_headers_bytes", b"request_headers_bytes", "request_id", b"request_id", "scheme", b"scheme", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "original_path", b"original_path", "path", b"path", "request_body_bytes", b"request_body_bytes", "request_headers", b"request_headers", "request_headers_bytes", b"request_headers_bytes", "request_id", b"request_id", "request_method", b"request_method", "scheme", b"scheme", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
