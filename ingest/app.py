@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,9 @@ from ingest.store.store import Store
 from ingest.store.writer import WriteLimits
 
 _log = logging.getLogger("steno.ingest")
+_SWITCH_S: Final = 0.0005
+"""How long a thread keeps the interpreter lock while another waits for it. The default, 5 ms,
+made every statement of the writer wait for the event loop that long."""
 _RELOAD_S: Final = 5.0
 _LOOPBACK: Final = frozenset(("", "127.0.0.1", "localhost", "::1"))
 
@@ -191,6 +195,7 @@ def listen(address: str) -> socket.socket:
 
 async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> None:
     """Run until SIGTERM or SIGINT, drain, and return. Raises :class:`StartError`."""
+    sys.setswitchinterval(_SWITCH_S)
     application = build(settings)
     bound = sock or listen(settings.listen)
     config = uvicorn.Config(

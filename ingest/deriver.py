@@ -18,7 +18,7 @@ from ingest.store.rows import Body, Event, TurnRow
 from ingest.store.store import Store
 
 _log = logging.getLogger("steno.ingest.derive")
-_BATCH: Final = 64
+_BATCH: Final = 256
 _IDLE_S: Final = 1.0
 _TROUBLE_S: Final = 1.0
 

@@ -63,10 +63,8 @@ def save(
     events = _save_runs(connection, derived)
     tables.insert(connection, "steps", [_step_row(one, one.step) for one in derived if one.step], _NOTHING)
     tables.insert(connection, "usage", usage_of(derived), _ADDING)
-    connection.run_many(
-        f"INSERT INTO derive_failures VALUES (?, ?) ON CONFLICT {_NOTHING}",  # noqa: S608 -- constants
-        [(seq, clean(reason)) for seq, reason in failures],
-    )
+    reasons = [(seq, clean(reason)) for seq, reason in failures]
+    tables.put_rows(connection, "derive_failures", reasons, _NOTHING)
     done = [one.turn.seq for one in derived] + [seq for seq, _ in failures]
     connection.run_many("DELETE FROM pending WHERE seq = ?", [(seq,) for seq in done])
     return events
@@ -82,12 +80,9 @@ def _save_nodes(connection: Connection, derived: Sequence[Derived]) -> None:
     nodes = [row for one in derived for row in _node_rows(one)]
     agents = [row for one in derived for row in _agent_rows(one)]
     sessions = [row for one in derived for row in _session_rows(one)]
-    connection.run_many(f"INSERT INTO nodes VALUES ({', '.join('?' * 11)}) ON CONFLICT {_NOTHING}", nodes)  # noqa: S608
-    connection.run_many(
-        f"INSERT INTO node_agents VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT {_NOTHING}",  # noqa: S608
-        agents,
-    )
-    connection.run_many(f"INSERT INTO node_sessions VALUES (?, ?, ?) ON CONFLICT {_NOTHING}", sessions)  # noqa: S608
+    tables.put_rows(connection, "nodes", nodes, _NOTHING)
+    tables.put_rows(connection, "node_agents", agents, _NOTHING)
+    tables.put_rows(connection, "node_sessions", sessions, _NOTHING)
 
 
 def _by_tenant(derived: Sequence[Derived]) -> dict[str, list[Derived]]:

@@ -27,9 +27,6 @@ CREATE TABLE turns (
   state TEXT NOT NULL,
   reason TEXT NOT NULL,
   request_id TEXT NOT NULL,
-  key_hash {blob},
-  variant {blob},
-  digest {blob} NOT NULL,
   reused {int} NOT NULL,
   provider TEXT NOT NULL,
   agent_name TEXT NOT NULL,
@@ -39,7 +36,10 @@ CREATE TABLE turns (
   thread_id TEXT NOT NULL,
   received_at_us {int} NOT NULL,
   body_bytes {int} NOT NULL,
-  raw_dropped {int} NOT NULL
+  raw_dropped {int} NOT NULL,
+  key_hash {blob},
+  variant {blob},
+  digest {blob} NOT NULL
 ) {strict};
 CREATE UNIQUE INDEX turns_key ON turns (key_hash, variant) WHERE key_hash IS NOT NULL;
 CREATE INDEX turns_time ON turns (tenant, received_at_us, seq);

@@ -9,6 +9,8 @@ from msgspec import Struct, structs
 from ingest.store.connection import Connection, Row, Value
 
 _CHUNK = 400
+_AT_ONCE = (64, 16, 4, 1)
+"""Rows of one INSERT, the largest number that fits first."""
 T = TypeVar("T", bound=Struct)
 
 
@@ -27,12 +29,27 @@ def values(row: Struct) -> tuple[Value, ...]:
     return cast("tuple[Value, ...]", structs.astuple(row))
 
 
+def put_rows(connection: Connection, table: str, rows: Sequence[Sequence[Value]], conflict: str = "") -> None:
+    """Insert ``rows`` (all columns, in the table's order); ``conflict`` follows ON CONFLICT.
+
+    Many rows go into one statement: each statement costs a round trip on PostgreSQL, and on
+    SQLite a hand-over of the interpreter lock. Their numbers are few, so statements stay prepared.
+    """
+    at = 0
+    for count in _AT_ONCE:
+        while len(rows) - at >= count:
+            chunk = rows[at : at + count]
+            marks = f"({', '.join('?' * len(chunk[0]))})"
+            sql = f"INSERT INTO {table} VALUES {', '.join([marks] * count)}"  # noqa: S608 -- constants
+            if conflict:
+                sql += f" ON CONFLICT {conflict}"
+            connection.run(sql, [value for row in chunk for value in row])
+            at += count
+
+
 def insert(connection: Connection, table: str, rows: Sequence[Struct], conflict: str) -> None:
     """Insert ``rows`` (all of one struct); ``conflict`` is the clause that follows ON CONFLICT."""
-    if rows:
-        marks = ", ".join("?" * len(type(rows[0]).__struct_fields__))
-        sql = f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT {conflict}"  # noqa: S608 -- constants
-        connection.run_many(sql, [values(row) for row in rows])
+    put_rows(connection, table, [values(row) for row in rows], conflict)
 
 
 def replacing(struct: type[Struct], *key: str) -> str:

@@ -24,8 +24,6 @@ NAME_LIMIT: Final = 256
 """Characters of a column in an index: PostgreSQL refuses entries beyond 2.7 KB."""
 CONFLICT: Final = "the idempotency key was used before with another body"
 COLUMNS: Final = tables.columns(TurnRow)
-_INSERT: Final = f"INSERT INTO turns ({COLUMNS}, key_hash, variant, digest) VALUES ({', '.join('?' * 21)})"  # noqa: S608 -- constants
-_INSERT_BODY: Final = "INSERT INTO bodies VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 class _Known(Struct, frozen=True):
@@ -113,12 +111,10 @@ def _settle_rejected(
 
 def _insert(connection: Connection, rows: Sequence[tuple[NewTurn, bytes | None, bytes | None, bool]]) -> None:
     numbered = list(zip(connection.allocate(len(rows)), rows, strict=True))
-    connection.run_many(_INSERT, [_turn_values(seq, *row) for seq, row in numbered])
-    connection.run_many(_INSERT_BODY, [_body_values(seq, row[0].body) for seq, row in numbered])
-    connection.run_many(
-        "INSERT INTO pending VALUES (?)",
-        [(seq,) for seq, row in numbered if row[0].state is State.ACCEPTED],
-    )
+    tables.put_rows(connection, "turns", [turn_values(seq, *row) for seq, row in numbered])
+    tables.put_rows(connection, "bodies", [_body_values(seq, row[0].body) for seq, row in numbered])
+    waiting = [(seq,) for seq, row in numbered if row[0].state is State.ACCEPTED]
+    tables.put_rows(connection, "pending", waiting)
 
 
 def clean(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -127,9 +123,10 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
 
 
-def _turn_values(
+def turn_values(
     seq: int, turn: NewTurn, hashed: bytes | None, variant: bytes | None, reused: bool
 ) -> tuple[Value, ...]:
+    """The row of a turn in ``turns``."""
     return (
         seq,
         turn.id,
