@@ -103,7 +103,7 @@ class Spool:
                 self._lock.release()
             raise
         self._writer.start()
-        await self._ask(lambda _: None)  # its answer brings ledger and backlog up to date
+        await self._ask(_nothing, instead=_nothing)  # its answer brings ledger and backlog up to date
         self._changed.set()
         self._flush()
 

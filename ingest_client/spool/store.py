@@ -83,6 +83,8 @@ class Store:
 
         ``moved`` then has the ledger's terms that changed, those of :meth:`note` left out.
         """
+        if self.connection.in_transaction:  # a failing disk kept it from being rolled back
+            self.connection.execute("ROLLBACK")
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -12,6 +12,10 @@ When a transaction fails it is rolled back whole, then:
     damage        the files are set aside, a fresh store is opened, and the jobs run on that
     our own bug   the jobs run again one by one, so that one of them cannot harm the others
 
+The connection stays open through all but damage. A COMMIT whose fsync failed may have left a whole
+transaction in the log; the same connection writes the next one over it, a new one would read
+it as committed, although its turns were shed.
+
 While the disk is in trouble new turns are shed without touching it, except for one try every 250 ms.
 """
 
@@ -197,7 +201,7 @@ class Writer(threading.Thread):
         """The next group: empty when only time has passed."""
         jobs: list[Job] = []
         try:
-            first = self._queue.get(timeout=0 if self._busy else SWEEP_S)
+            first = self._queue.get(timeout=0 if self._busy and self._chores else SWEEP_S)
         except queue.Empty:
             return jobs
         if first is None:
@@ -278,7 +282,6 @@ class Writer(threading.Thread):
             case Fault.DISK:
                 self._trouble(error)
                 self._put_off(jobs, self.condition.trouble)
-                self._stand_up()
             case Fault.BUG:
                 _log.error("a write to the spool failed", exc_info=error)
                 self._one_by_one(jobs)
@@ -400,7 +403,7 @@ class Writer(threading.Thread):
         return True
 
     def _stand_up(self) -> None:
-        """Close a store whose disk failed: opening it again is the surest way to a known state."""
+        """Close the store."""
         if self.desk is not None:
             self.desk.store.close()
 
