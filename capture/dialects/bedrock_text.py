@@ -28,6 +28,7 @@ _PROMPT_COUNTS: Final = ("inputTextTokenCount", "prompt_token_count")
 _OUTPUT_COUNTS: Final = ("totalOutputTextTokenCount", "generation_token_count")
 _FINISHED: Final = "is_finished"
 _REPEATED: Final = "generations"
+_CALLS: Final = "tool_calls"
 _OURS: Final = "amazon-bedrock-"
 """Bedrock's own members, beside the family's."""
 _COUNTED: Final = frozenset((*_PROMPT_COUNTS, *_OUTPUT_COUNTS, "results"))
@@ -98,7 +99,10 @@ class TextFold:
                 self._unparsed.append(given)
                 self._damage.add(Damage.UNKNOWN_CONTENT, ",".join(given))
             return
-        self._id = self._id or as_text(given.get("id"))
+        self._id = self._id or as_text(given.get("id")) or as_text(given.get("generation_id"))
+        if as_list(given.get(_CALLS)):  # Command R's: kept until its own fold reads them
+            self._unparsed.append({_CALLS: given[_CALLS]})
+            self._damage.add(Damage.UNKNOWN_CONTENT, _CALLS)
         self._model = self._model or as_text(given.get("model"))
         if not _COUNTED.isdisjoint(given):
             self._counts.update(_counts(given))

@@ -210,6 +210,22 @@ def test_jurassic_nests_its_text_and_reason() -> None:
     assert (turn.choices[0].text, turn.choices[0].result, turn.response_id) == ("Hello", Result.STOP, None)
 
 
+def test_command_r_names_its_generation_and_loses_no_call() -> None:
+    """Its text, reason and id are read; its calls are kept whole."""
+    calls = [{"name": "f", "parameters": {"x": 1}}]
+    turn = whole(
+        {
+            "text": "Hello",
+            "generation_id": "g1",
+            "finish_reason": "COMPLETE",
+            "tool_calls": calls,
+            "chat_history": [],
+        }
+    )
+    assert (turn.choices[0].text, turn.choices[0].result, turn.response_id) == ("Hello", Result.STOP, "g1")
+    assert turn.unparsed == ({"tool_calls": calls},)
+
+
 def test_several_generations_are_choices() -> None:
     """Cohere numbers the pieces of its generations."""
     turn = streamed(
