@@ -37,10 +37,10 @@ from tests.unit.ingest.engines import drop_database, new_database
 
 SIZE = 10 * 1024
 SERVE = """
-import asyncio, sys
-from ingest.app import serve
+import sys
+from ingest.app import run
 from ingest.settings import IngestSettings
-asyncio.run(serve(IngestSettings(listen="127.0.0.1:0", database_url=sys.argv[1], derive=sys.argv[2] == "1")))
+run(IngestSettings(listen="127.0.0.1:0", database_url=sys.argv[1], derive=sys.argv[2] == "1"))
 """
 WORDS = [f"w{number:x}" for number in range(4096)]
 _random = random.Random(7)

@@ -18,6 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import uvicorn
+import uvloop
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -249,3 +250,8 @@ class _Server(uvicorn.Server):
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+
+def run(settings: IngestSettings) -> None:
+    """Run the service in this process until it is told to leave, on the fastest loop there is."""
+    uvloop.run(serve(settings))

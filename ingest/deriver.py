@@ -7,6 +7,7 @@ A turn that cannot be derived is recorded with its reason and never stops the ot
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -19,6 +20,11 @@ from ingest.store.store import Store
 
 _log = logging.getLogger("steno.ingest.derive")
 _BATCH: Final = 256
+_BUSY_BATCH: Final = 32
+"""Turns of a batch while others write: saving them holds up the commit they share."""
+_BUSY: Final = 4
+"""Writes that wait: from here on the deriver works half of the time only."""
+_GIVE_WAY_S: Final = 0.1
 _IDLE_S: Final = 1.0
 _TROUBLE_S: Final = 1.0
 
@@ -80,7 +86,10 @@ class Deriver:
 
     async def step(self) -> bool:
         """Derive one batch; whether there was one."""
-        batch = await self._store.read(lambda connection: derived_tables.pending(connection, _BATCH))
+        busy = self._store.waiting >= _BUSY
+        began = time.monotonic()
+        size = _BUSY_BATCH if busy else _BATCH
+        batch = await self._store.read(lambda connection: derived_tables.pending(connection, size))
         if not batch:
             return False
         results, failures = await asyncio.to_thread(derive_all, batch)
@@ -92,6 +101,8 @@ class Deriver:
         self._metrics.derived.labels("failed").inc(len(failures))
         for seq, reason in failures:
             _log.warning("turn %d could not be derived: %s", seq, reason)
+        if busy:
+            await asyncio.sleep(min(_GIVE_WAY_S, time.monotonic() - began))
         return True
 
     async def _rest(self, seconds: float) -> None:
