@@ -1,22 +1,25 @@
 """Puts one worker together, runs it, and takes it down without losing a kept turn.
 
     transport → recorder → pipeline → spool → delivery → ingest
+                   └──► checkpointer ──┘
 
-Start: spool (what an earlier process left is there again), delivery, pipeline,
+Start: spool (what an earlier process left is there again), delivery, pipeline, checkpointer,
 transport last. Stop, in the same direction: the transport accepts no more and lets
-open streams end, the pipeline drains into the spool, delivery gets what is left of the
-drain time, and what it could not deliver stays on disk.
+open streams end, the checkpointer stops, the pipeline drains into the spool, delivery gets
+what is left of the drain time, and what it could not deliver stays on disk.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from capture.outcomes import State
 from extproc.admin import AdminPages, AdminServer
+from extproc.checkpoints import Checkpointer
 from extproc.exchange import ExchangeRules, Instant
 from extproc.metrics import WorkerMetrics
 from extproc.pipeline import Pipeline, PipelineLimits
@@ -77,14 +80,19 @@ class Worker:
         self._delivery = Delivery(self._spool, settings.delivery, SystemClock(), random.random)
         self._pipeline = Pipeline(
             sink=self._spool,
+            checkpoints=self._spool,
             ledger=self._ledger,
             observer=self._metrics,
             limits=PipelineLimits(max_turns=settings.queue_turns, max_bytes=settings.queue_bytes),
             wall_ns=time.time_ns,
         )
+        self._checkpointer = Checkpointer(
+            checkpoints=self._spool, sink=self._spool, name=self._pipeline.name, clock=_now
+        )
         recorder = Recorder(
             rules=ExchangeRules(OnePolicy(Policy(errors=settings.capture_errors)), settings.classifier),
             pipeline=self._pipeline,
+            checkpointer=self._checkpointer,
             ledger=self._ledger,
             clock=_now,
         )
@@ -105,17 +113,28 @@ class Worker:
             delivering = tasks.create_task(self._delivery.run())
             keeping = tasks.create_task(self._pipeline.run())
             watching = tasks.create_task(self._watch_loop())
+            checkpointing = [
+                tasks.create_task(self._checkpointer.run()),
+                tasks.create_task(self._checkpointer.sweep_forever()),
+            ]
             await stopping.wait()
             watching.cancel()
-            await self._drain(keeping, delivering)
+            await self._drain(keeping, checkpointing, delivering)
         await self._admin.stop()
 
-    async def _drain(self, keeping: asyncio.Task[None], delivering: asyncio.Task[None]) -> None:
+    async def _drain(
+        self,
+        keeping: asyncio.Task[None],
+        checkpointing: Sequence[asyncio.Task[None]],
+        delivering: asyncio.Task[None],
+    ) -> None:
         assert self._transport is not None
         assert self._delivery is not None
         assert self._spool is not None
         until = time.monotonic() + self._settings.drain_s
         await self._transport.stop(self._settings.drain_s * _STREAMS_SHARE)
+        for task in checkpointing:
+            task.cancel()
         await self._pipeline.drain()
         keeping.cancel()
         await self._delivery.close(max(0.5, until - time.monotonic()), drain=True)
@@ -153,6 +172,7 @@ class Worker:
                 "outcomes": {outcome.value: count for outcome, count in sorted(ledger.ended.items())},
             },
             "waiting_bytes": self._pipeline.waiting_bytes,
+            "checkpoints": asdict(self._checkpointer.counters),
             "delivery": asdict(self._delivery.snapshot()) if self._delivery is not None else None,
         }
 

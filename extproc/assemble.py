@@ -10,7 +10,7 @@ empty.
 """
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -21,11 +21,12 @@ from capture import jsontext, redact
 from capture.canonical import ViewFacts, view
 from capture.classify import Classification, settle
 from capture.coding import CodingError, CodingFailure, decode
+from capture.dialects.fold import RequestFacts
 from capture.envelope import Session
 from capture.http_error import error_turn
 from capture.model_family import model_family
 from capture.outcomes import Outcome
-from capture.reduce import Undecodable
+from capture.reduce import Reduced, ResponseFacts, ResponseReducer, Undecodable
 from capture.routes import Kind
 from capture.turn import Dialect, Refused, Turn
 from capture.wire_response import reduced_response
@@ -97,7 +98,7 @@ def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect
     )
 
 
-def _reduced(captured: Captured, dialect: Dialect) -> Turn | Refused | Undecodable:
+def _reduced(captured: Captured, dialect: Dialect) -> Reduced:
     if captured.reducer is None:
         return error_turn(
             dialect, captured.status or 0, bytes(captured.error_body), captured.response_headers
@@ -120,6 +121,44 @@ def _decoded_request(captured: Captured) -> _Request:
         return _Request(body, jsontext.decode(body))
     except jsontext.JsonError:
         return _Request(body, None)
+
+
+def snapshot(captured: Captured, identity: TurnIdentity, now: Instant) -> bytes | None:
+    """The payload of an exchange that is still open, as it would be if it ended now, marked
+    interrupted and partial. None while there is no turn in it yet, or none to be.
+    """
+    if not captured.request_ended or captured.request.over_budget or not captured.policy.capture:
+        return None
+    if captured.classification.kind is Kind.NON_TURN:
+        return None
+    try:
+        request = _decoded_request(captured)
+    except CodingError:
+        return None
+    if captured.classification.kind is Kind.AMBIGUOUS:
+        captured.classification = settle(captured.classification, request.value)
+    found = captured.classification
+    if found.kind is not Kind.TURN or found.dialect is None:
+        return None
+    turn = _reduced_so_far(captured, found.dialect)
+    if not isinstance(turn, Turn):
+        return None
+    try:
+        made = _payload(replace(captured, ended=now), identity, request, turn)
+        made.meta.interrupted = made.meta.partial = True
+        return marshal(made)
+    except MarshalError:
+        return None
+
+
+def _reduced_so_far(captured: Captured, dialect: Dialect) -> Reduced | None:
+    """None of an answer that is not reduced as it comes: an error's."""
+    if captured.reducer is not None:
+        return captured.reducer.snapshot()
+    if captured.status is not None:
+        return None
+    facts = RequestFacts(path=captured.head.path, model=captured.classification.path_model)
+    return ResponseReducer(dialect, facts, ResponseFacts()).snapshot()
 
 
 # -- the payload ----------------------------------------------------------------
@@ -163,7 +202,7 @@ def _meta(captured: Captured, identity: TurnIdentity, request: _Request, turn: T
         stream=stream,
         content_encoding=captured.response_headers.get("content-encoding", ""),
         upstream_status=status,
-        upstream_status_class=f"{status // 100}xx",
+        upstream_status_class=f"{status // 100}xx" if status else "",
         request_bytes=captured.request.received_bytes,
         response_bytes=captured.response_bytes,
         elapsed_seconds=(_ended(captured).monotonic_ns - captured.started.monotonic_ns) / 1e9,

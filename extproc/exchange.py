@@ -63,7 +63,8 @@ class Captured:
     answer is not read (no turn, no dialect, an error status). ``error_body`` is the
     start of an answer with an error status, where policy keeps those.
     ``request_ended`` says whether the whole request was seen; ``ending`` the same of
-    the response.
+    the response. ``turn_id`` is given when the open exchange is first written down
+    (``extproc.checkpoints``); empty: it never was.
     """
 
     policy: Policy
@@ -81,6 +82,7 @@ class Captured:
     truncated: bool = False
     ending: Ending = Ending.OPEN
     ended: Instant | None = None
+    turn_id: str = ""
 
 
 class Concluded(Struct, frozen=True):

@@ -3,6 +3,9 @@
 ``conclude`` is called by the reader and returns at once. A bounded number of keepers
 take what was captured from a queue that is bounded in turns and in bytes; over either
 bound the turn is shed with an outcome, and traffic does not notice.
+
+An exchange that was written down while it was open (``extproc.checkpoints``) has its turn's name
+already. Keeping the turn clears what was written; an end without a turn asks for that.
 """
 
 import asyncio
@@ -18,6 +21,7 @@ from extproc.observe import Observer
 from extproc.turn_ids import TurnIds
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed, Sink
+from ingest_client.spool.api import Checkpoints
 
 _log = logging.getLogger(__name__)
 
@@ -40,20 +44,27 @@ class Pipeline:
         self,
         *,
         sink: Sink,
+        checkpoints: Checkpoints,
         ledger: Ledger,
         observer: Observer,
         limits: PipelineLimits,
         wall_ns: Callable[[], int],
     ) -> None:
         self._sink = sink
+        self._checkpoints = checkpoints
         self._ledger = ledger
         self._observer = observer
         self._limits = limits
         self._wall_ns = wall_ns
         self._ids = TurnIds()
-        self._queue: asyncio.Queue[Captured] = asyncio.Queue()
+        # A name alone: the end of an exchange that was written down and became no turn.
+        self._queue: asyncio.Queue[Captured | str] = asyncio.Queue()
         self._waiting_turns = 0
         self.waiting_bytes = 0
+
+    def name(self) -> str:
+        """The name of a new turn."""
+        return self._ids.next(self._wall_ns())
 
     def conclude(self, concluded: Concluded) -> None:
         """Take a concluded exchange over. Returns at once; exactly one outcome follows."""
@@ -83,17 +94,25 @@ class Pipeline:
 
     async def _keep_forever(self) -> None:
         while True:
-            captured = await self._queue.get()
-            weight = _weight(captured)
+            job = await self._queue.get()
             try:
-                await self._keep(captured)
+                if isinstance(job, str):
+                    await self._checkpoints.forget(job)
+                else:
+                    await self._keep_waiting(job)
             finally:
-                self._waiting_turns -= 1
-                self.waiting_bytes -= weight
                 self._queue.task_done()
 
+    async def _keep_waiting(self, captured: Captured) -> None:
+        weight = _weight(captured)
+        try:
+            await self._keep(captured)
+        finally:
+            self._waiting_turns -= 1
+            self.waiting_bytes -= weight
+
     async def _keep(self, captured: Captured) -> None:
-        identity = TurnIdentity(self._ids.next(self._wall_ns()))
+        identity = TurnIdentity(captured.turn_id or self.name())
         made = _assembled(captured, identity)
         if isinstance(made, Outcome):
             self._end(captured, made)
@@ -110,10 +129,16 @@ class Pipeline:
                     | {"outcome": answer.outcome.value, "reason": answer.reason},
                 )
                 self._observer.ended(captured, answer.outcome)
+                self._forget(captured)
 
     def _end(self, captured: Captured, outcome: Outcome) -> None:
         self._ledger.end(outcome)
         self._observer.ended(captured, outcome)
+        self._forget(captured)
+
+    def _forget(self, captured: Captured) -> None:
+        if captured.turn_id:
+            self._queue.put_nowait(captured.turn_id)
 
     def _report_quarantine(self, captured: Captured, record: Record) -> None:
         if record.quarantine is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from extproc.checkpoints import Checkpointer
 from extproc.events import Body, Event, Headers, StreamEnd, Trailers
 from extproc.exchange import Concluded, Exchange, ExchangeRules, Instant
 from extproc.pipeline import Pipeline
@@ -13,10 +14,17 @@ class Recorder:
     """Opens an Exchange for each stream (a ``StreamAcceptor``)."""
 
     def __init__(
-        self, *, rules: ExchangeRules, pipeline: Pipeline, ledger: Ledger, clock: Callable[[], Instant]
+        self,
+        *,
+        rules: ExchangeRules,
+        pipeline: Pipeline,
+        checkpointer: Checkpointer,
+        ledger: Ledger,
+        clock: Callable[[], Instant],
     ) -> None:
         self.rules = rules
         self.pipeline = pipeline
+        self.checkpointer = checkpointer
         self.clock = clock
         self._ledger = ledger
         self.unexpected_messages = 0
@@ -31,12 +39,13 @@ class Recorder:
 class RecordedStream:
     """One stream and its Exchange (a ``StreamHandler``)."""
 
-    __slots__ = ("_at", "_exchange", "_recorder")
+    __slots__ = ("_at", "_exchange", "_recorder", "_watched")
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._at = recorder.clock()
         self._exchange = Exchange(recorder.rules, self._at)
+        self._watched = recorder.checkpointer.watch(self._exchange, self._at)
 
     def receive(self, event: Headers | Body | Trailers) -> Sequence[Command]:
         """Take one message; return the answers to write."""
@@ -59,6 +68,7 @@ class RecordedStream:
         answers: list[Command] = []
         for command in commands:
             if isinstance(command, Concluded):
+                self._watched.end()
                 self._recorder.pipeline.conclude(command)
             else:
                 answers.append(command)
