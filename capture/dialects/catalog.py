@@ -10,8 +10,11 @@ from typing import Final
 from capture.dialects.anthropic import AnthropicFold
 from capture.dialects.bedrock_converse import ConverseFold
 from capture.dialects.bedrock_invoke import InvokeFold
+from capture.dialects.cohere_v1 import CohereV1Fold
+from capture.dialects.cohere_v2 import CohereV2Fold
 from capture.dialects.fold import DialectEntry
 from capture.dialects.gemini import GeminiFold
+from capture.dialects.ollama import GenerateFold, OllamaFold
 from capture.dialects.openai_chat import ChatFold
 from capture.dialects.openai_completions import CompletionsFold
 from capture.dialects.openai_responses import ResponsesFold
@@ -35,4 +38,8 @@ CATALOG: Final[Mapping[Dialect, DialectEntry]] = {
         fold=CompletionsFold, stream=Framing.SSE, doubts_stream_type=True
     ),
     Dialect.OPENAI_RESPONSES: DialectEntry(fold=ResponsesFold, stream=Framing.SSE, doubts_stream_type=True),
+    Dialect.COHERE_V1: DialectEntry(fold=CohereV1Fold, stream=Framing.NDJSON, doubts_stream_type=True),
+    Dialect.COHERE_V2: DialectEntry(fold=CohereV2Fold, stream=Framing.SSE, doubts_stream_type=True),
+    Dialect.OLLAMA_CHAT: DialectEntry(fold=OllamaFold, stream=Framing.NDJSON, doubts_stream_type=True),
+    Dialect.OLLAMA_GENERATE: DialectEntry(fold=GenerateFold, stream=Framing.NDJSON, doubts_stream_type=True),
 }
