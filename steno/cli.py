@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 from typing import Final, cast
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -35,10 +36,9 @@ class CommandError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``steno``. Returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = _parser(given[0] if given else "").parse_args(given)
-    run = cast("Callable[[argparse.Namespace], int]", parsed.run)
     try:
-        return run(parsed)
+        parsed = _parser(given[0] if given else "").parse_args(given)
+        return cast("Callable[[argparse.Namespace], int]", parsed.run)(parsed)
     except CommandError as error:
         print(f"steno: {error}", file=sys.stderr)
         return error.exit_code
@@ -59,8 +59,18 @@ def _parser(asked: str) -> argparse.ArgumentParser:
     for name, purpose in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         if name == asked:
-            import_module(f"steno.commands.{name}").configure(command)
+            _command(name).configure(command)
     return parser
+
+
+def _command(name: str) -> ModuleType:
+    """The command's module. Raises :class:`CommandError` naming the extra that is not installed."""
+    try:
+        return import_module(f"steno.commands.{name}")
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"`steno {name}` needs {error.name}, which is not installed: pip install 'steno[{name}]'"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ ROWS: Final = (
         path="ingest.database_url",
         kind=Text(),
         default="sqlite:////var/lib/steno/ingest.db",
-        help="sqlite:////absolute/path or postgresql://…",
+        help="Where turns are stored: sqlite:////absolute/path or postgresql://USER@HOST/NAME.",
         reason="one file, no second service",
         also="TAPES_STORAGE_POSTGRES_DSN",
     ),

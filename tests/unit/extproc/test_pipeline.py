@@ -1,0 +1,177 @@
+"""The pipeline: bounded, never in the reader's way, and exactly one count for each exchange."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from capture.outcomes import Outcome, State
+from extproc.events import Event
+from extproc.exchange import Captured
+from extproc.pipeline import Pipeline, PipelineLimits
+from ingest_client.ledger import Ledger
+from ingest_client.sink import Kept, Record, Shed
+from ingest_client.spool.api import Checkpoint
+from tests.unit.extproc.playbook import (
+    TURN,
+    concluded,
+    play,
+    request,
+    request_headers,
+    response,
+    response_headers,
+)
+
+
+@dataclass
+class CountingSink:
+    """A sink that counts as the spool does; ``gate`` holds it up, ``full`` makes it shed."""
+
+    ledger: Ledger
+    full: bool = False
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    records: list[Record] = field(default_factory=list[Record])
+
+    async def keep(self, record: Record) -> Kept | Shed:
+        await self.gate.wait()
+        if self.full:
+            self.ledger.end(Outcome.OVER_BUDGET)
+            return Shed(Outcome.OVER_BUDGET, "no room")
+        self.records.append(record)
+        if record.quarantine is not None:
+            self.ledger.end(record.quarantine.outcome)
+        else:
+            self.ledger.spool()
+        return Kept()
+
+    async def close(self, grace_s: float) -> None:
+        del grace_s
+
+    async def checkpoint(self, snapshot: Checkpoint) -> bool:
+        del snapshot
+        return True
+
+    async def forget(self, turn_id: str) -> None:
+        del turn_id
+
+    async def take_interrupted(self, now_ns: int) -> list[Checkpoint]:
+        del now_ns
+        return []
+
+
+class Heard:
+    """What the metrics would hear."""
+
+    def __init__(self) -> None:
+        self.kept_turns = 0
+        self.outcomes: list[Outcome] = []
+
+    def kept(self, captured: Captured, record: Record) -> None:
+        self.kept_turns += record.quarantine is None
+
+    def ended(self, captured: Captured, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+class Rig:
+    """A pipeline with everything around it."""
+
+    def __init__(self, limits: PipelineLimits) -> None:
+        self.ledger = Ledger()
+        self.sink = CountingSink(self.ledger)
+        self.heard = Heard()
+        self.pipeline = Pipeline(
+            sink=self.sink,
+            checkpoints=self.sink,
+            ledger=self.ledger,
+            observer=self.heard,
+            limits=limits,
+            wall_ns=lambda: 1_000_000,
+        )
+
+    def conclude(self, *events: Event) -> None:
+        """An exchange that went so was observed and has ended."""
+        self.ledger.observe()
+        self.pipeline.conclude(concluded(play(*events)))
+
+    async def finish(self) -> None:
+        """Run until everything is kept or counted."""
+        self.sink.gate.set()
+        running = asyncio.ensure_future(self.pipeline.run())
+        await asyncio.wait_for(self.pipeline.drain(), 10)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert self.ledger.imbalance == 0
+        assert self.ledger.open == 0
+        assert self.pipeline.waiting_bytes == 0
+
+
+ROOMY = PipelineLimits(max_turns=100, max_bytes=1 << 30)
+
+
+async def test_turns_are_kept_and_excluded_exchanges_counted() -> None:
+    rig = Rig(ROOMY)
+    rig.conclude(*TURN)
+    rig.conclude(request_headers(path="/v1/models"), *TURN[1:])
+    rig.conclude(request_headers(), request(), response_headers("500"), response(b"no"))
+    await rig.finish()
+    assert (rig.ledger.spooled, rig.heard.kept_turns) == (1, 1)
+    assert rig.heard.outcomes == [Outcome.UPSTREAM_STATUS, Outcome.NON_TURN_REQUEST]
+
+
+@pytest.mark.parametrize(
+    ("limits", "outcome"),
+    [
+        (PipelineLimits(max_turns=2, max_bytes=1 << 30), Outcome.SEM_FULL),
+        (PipelineLimits(max_turns=100, max_bytes=2000), Outcome.OVER_BUDGET),
+    ],
+)
+async def test_over_a_bound_capture_is_shed_with_its_outcome(
+    limits: PipelineLimits, outcome: Outcome
+) -> None:
+    """Nothing is kept while the disk hangs, and the reader's call returns at once all the same."""
+    rig = Rig(limits)
+    for _ in range(5):
+        rig.conclude(*TURN)
+    await rig.finish()
+    assert rig.ledger.ended[outcome] == 5 - rig.ledger.spooled
+    assert 0 < rig.ledger.spooled < 5
+
+
+async def test_what_the_sink_sheds_is_heard_under_its_outcome() -> None:
+    rig = Rig(ROOMY)
+    rig.sink.full = True
+    rig.conclude(*TURN)
+    await rig.finish()
+    assert rig.heard.outcomes == [Outcome.OVER_BUDGET]
+    assert rig.ledger.total(State.LOST) == 1
+
+
+async def test_a_marshal_error_is_kept_and_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(ROOMY)
+    rig.conclude(request_headers(), request(b"not json"), *TURN[2:])
+    await rig.finish()
+    assert rig.ledger.ended[Outcome.MARSHAL_ERROR] == 1
+    (record,) = rig.sink.records
+    assert record.quarantine is not None
+    (line,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert vars(line)["outcome"] == "marshal_error"
+    assert vars(line)["reason"] == record.quarantine.reason
+
+
+async def test_a_bug_of_ours_costs_no_turn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is kept for a person, counted, and the log says where it happened."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("extproc.pipeline.assemble", broken)
+    rig = Rig(ROOMY)
+    rig.conclude(*TURN)
+    await rig.finish()
+    (record,) = rig.sink.records
+    assert record.quarantine is not None
+    assert "a bug" in record.quarantine.reason
+    assert any(each.exc_info for each in caplog.records)

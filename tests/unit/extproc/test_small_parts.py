@@ -1,0 +1,94 @@
+"""Turn ids, log lines, merged metrics: the sidecar's smaller parts."""
+
+import json
+import logging
+import sys
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from capture.outcomes import Outcome, State
+from extproc.app import worker_address
+from extproc.logs import JsonLines
+from extproc.merge import merged_metrics
+from extproc.metrics import WorkerMetrics
+from extproc.settings import decode_settings, encode_settings
+from extproc.transport.base import TransportCounters
+from extproc.turn_ids import TurnIds
+from ingest_client.ledger import Ledger
+from steno.commands.extproc import sidecar_settings
+from steno.settings.load import load
+
+
+@given(st.lists(st.integers(min_value=0, max_value=2**47 * 1_000_000), min_size=1, max_size=50))
+def test_turn_ids_never_repeat_and_never_sort_backwards(clock: list[int]) -> None:
+    """Also when the clock stands still or goes back."""
+    ids = TurnIds()
+    made = [ids.next(wall_ns) for wall_ns in clock for _ in range(3)]
+    assert made == sorted(set(made))
+    assert all(uuid.UUID(each).version == 7 and uuid.UUID(each).variant == uuid.RFC_4122 for each in made)
+
+
+def test_a_turn_id_carries_its_milliseconds() -> None:
+    assert uuid.UUID(TurnIds().next(1_790_000_000_123_456_789)).int >> 80 == 1_790_000_000_123
+
+
+@pytest.mark.parametrize("hostile", ["a\nb", 'x"}\r\n{"level":"error"', "\x1b[2J\x00", "\u2028"])
+def test_no_value_can_forge_a_log_line(hostile: str) -> None:
+    record = logging.makeLogRecord({"msg": hostile, "levelname": "INFO", "tenant": hostile})
+    line = JsonLines("worker-0").format(record)
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["tenant"] == hostile
+
+
+def test_a_log_line_carries_the_exception() -> None:
+    try:
+        int("why")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "m", "levelname": "ERROR", "exc_info": sys.exc_info()})
+    assert "ValueError: invalid literal" in json.loads(JsonLines("s").format(record))["exception"]
+
+
+def test_every_metric_row_exists_from_the_start_and_the_balance_is_shown() -> None:
+    ledger = Ledger()
+    metrics = WorkerMetrics(ledger, TransportCounters)
+    ledger.observe()
+    ledger.end(Outcome.POLICY)
+    samples = [
+        sample
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    ]
+    ended = {each.labels["outcome"] for each in samples if each.name == "steno_exchanges_ended_total"}
+    states = {each.labels["state"]: each.value for each in samples if each.name == "steno_exchanges"}
+    assert ended == set(Outcome)
+    assert states == {state.value: float(state is State.EXCLUDED) for state in State}
+    assert [each.value for each in samples if each.name == "steno_ledger_imbalance"] == [0]
+
+
+def test_worker_pages_merge_into_one_with_the_worker_as_a_label() -> None:
+    page = "# HELP a_total A.\n# TYPE a_total counter\na_total 2.0\n# HELP h H.\n# TYPE h histogram\n"
+    page += 'h_bucket{le="+Inf"} 1.0\nh_count 1.0\nh_sum 0.5\n'
+    merged = list(text_string_to_metric_families(merged_metrics({"0": page, "1": page}).decode()))
+    assert [family.name for family in merged] == ["a", "h"]
+    assert [(sample.labels["worker"], sample.value) for sample in merged[0].samples] == [
+        ("0", 2.0),
+        ("1", 2.0),
+    ]
+
+
+def test_settings_reach_a_worker_unchanged() -> None:
+    settings = sidecar_settings(load("extproc", {}, {}))
+    assert decode_settings(encode_settings(settings)) == settings
+
+
+def test_each_worker_has_an_address_of_its_own() -> None:
+    assert [str(worker_address("127.0.0.1:50051", index)) for index in (0, 2)] == [
+        "127.0.0.1:50051",
+        "127.0.0.1:50053",
+    ]
+    assert [str(worker_address("unix:/s", index)) for index in (0, 2)] == ["unix:/s", "unix:/s.2"]
+    assert str(worker_address("127.0.0.1:0", 3)) == "127.0.0.1:0"
