@@ -130,6 +130,17 @@ class _OpenBlock:
             thinking_signature=self.thinking_signature.text(),
         )
 
+    def whole(self) -> dict[str, object]:
+        """The block as one object, as a one-shot answer would have sent it."""
+        block = dict(self.start)
+        if self.fragments or self.arguments is not None:
+            arguments, raw = self.parsed()
+            block["input"] = raw if arguments is None else arguments
+        for name, pieces in (("text", self.text), ("thinking", self.thinking)):
+            if pieces:
+                block[name] = pieces.text()
+        return block
+
     def tool_call(self) -> ToolCall:
         arguments, raw = self.parsed()
         return ToolCall(
@@ -306,7 +317,7 @@ class AnthropicFold:
             wire=self._wire(blocks),
             provider_error=error,
             diagnostics=self._damage.diagnostics(),
-            unparsed=tuple(dict(block.start) for block in blocks if block.type not in _MAPPED),
+            unparsed=tuple(block.whole() for block in blocks if block.type not in _MAPPED),
         )
 
     def _choice(self, blocks: Sequence[_OpenBlock], *, partial: bool, failed: bool) -> Choice:
