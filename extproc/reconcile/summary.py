@@ -1,0 +1,81 @@
+"""What workers and supervisor tell each other about exchanges: one JSON line each.
+
+Worker to supervisor, on the worker's stdout: ``Begun`` when a stream opens and its request id is
+known, ``Ended`` once the exchange has its place in the ledger (a turn is durable by then),
+``Counted`` for every ``Missed`` that was counted. Supervisor to worker, on its stdin: ``Missed``.
+"""
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+MAX_REQUEST_ID: Final = 128
+"""Clients choose request ids. Both sides keep so many characters, so they still meet."""
+
+
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """A stream opened. ``number`` counts the worker's exchanges; ``wall_ns`` is its own clock."""
+
+    number: int
+    request_id: str
+    wall_ns: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """An exchange has its place in the ledger.
+
+    ``outcome`` is empty for a turn that is kept. ``turn``: its head is a turn request's, or no
+    head came. ``status`` is 0 when none came.
+    """
+
+    number: int
+    outcome: str
+    turn: bool
+    status: int
+    response_bytes: int
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """So many served turn requests that no worker saw are in the worker's ledger now."""
+
+    count: int
+
+
+class Gap(msgspec.Struct, frozen=True, tag="gap"):
+    """So many lines were not written: the supervisor did not read for too long."""
+
+    lines: int
+
+
+Line: TypeAlias = Begun | Ended | Counted | Gap
+
+
+class Missed(msgspec.Struct, frozen=True, tag="missed"):
+    """Count so many served turn requests as ``not_seen``."""
+
+    count: int
+
+
+_LINES: Final[msgspec.json.Decoder[Line]] = msgspec.json.Decoder(Line)
+_MISSED: Final = msgspec.json.Decoder(Missed)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def encode(line: Line | Missed) -> bytes:
+    """One line, its end included."""
+    return _ENCODER.encode(line) + b"\n"
+
+
+def decode_line(line: bytes) -> Line:
+    """What a worker wrote. Raises ``msgspec.MsgspecError`` (a worker that died while it wrote)."""
+    return _LINES.decode(line)
+
+
+def decode_missed(line: bytes) -> Missed:
+    """What the supervisor wrote. Raises ``msgspec.MsgspecError``."""
+    return _MISSED.decode(line)
+
+
+def shortened(request_id: str) -> str:
+    """A request id as both sides keep it; Envoy writes ``-`` where there is none."""
+    return "" if request_id == "-" else request_id[:MAX_REQUEST_ID]
