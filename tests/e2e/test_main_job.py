@@ -67,7 +67,9 @@ async def test_a_hundred_concurrent_turns_arrive_and_no_byte_changes(
         assert (other.status, other.complete, other.body) == (200, True, whole)
     assert len(provider.served) == 2 * EXCHANGES
     nodes = await ingest.nodes(2 * EXCHANGES)
-    assert {each["hash"] for each in nodes} == {each for number in range(EXCHANGES) for each in expected_nodes(number)}
+    assert {each["hash"] for each in nodes} == {
+        each for number in range(EXCHANGES) for each in expected_nodes(number)
+    }
     ledger = await steno.settled(EXCHANGES)
     assert ledger["delivered"] == ledger["observed"] == EXCHANGES
     assert ledger["imbalance"] == 0
