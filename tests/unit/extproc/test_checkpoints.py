@@ -137,7 +137,7 @@ async def test_an_open_exchange_is_written_down_at_growing_intervals() -> None:
     """At 1 s after its headers, then 2, 4, 8, 16, 30, 30 … s later."""
     world = World()
     world.open(*OPEN)
-    times = []
+    times: list[float] = []
     for tenth in range(1300):
         before = len(world.store.history)
         await world.at(tenth / 10)
