@@ -96,18 +96,18 @@ def test_pieces_join_to_what_was_appended(pieces: list[str]) -> None:
     assert text.text() == "first" + "".join(pieces)
 
 
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("", ({}, None)),
-        ('{"a": 1}', ({"a": 1}, None)),
-        ('{"a": 1', (None, '{"a": 1')),
-        ("[1]", (None, "[1]")),
-        ("plain words", (None, "plain words")),
-    ],
-)
-def test_arguments_are_an_object_or_their_text(text: str, parsed: object) -> None:
-    assert parse_arguments(text) == parsed
+ARGUMENTS: dict[str, tuple[dict[str, object] | None, str | None]] = {
+    "": ({}, None),
+    '{"a": 1}': ({"a": 1}, None),
+    '{"a": 1': (None, '{"a": 1'),
+    "[1]": (None, "[1]"),
+    "plain words": (None, "plain words"),
+}
+
+
+@pytest.mark.parametrize("text", ARGUMENTS)
+def test_arguments_are_an_object_or_their_text(text: str) -> None:
+    assert parse_arguments(text) == ARGUMENTS[text]
 
 
 @pytest.mark.parametrize(

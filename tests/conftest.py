@@ -1,0 +1,20 @@
+"""What holds for every test: where all is required, nothing is skipped."""
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.paths import REQUIRE_ALL
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With STENO_REQUIRE_ALL=1 a skip is a failure, whoever asked for it."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"STENO_REQUIRE_ALL=1, but this was skipped: {reason}"
+    return report
