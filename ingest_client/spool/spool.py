@@ -19,12 +19,15 @@ from typing import Final, Self, TypeVar, cast
 from capture.outcomes import Outcome
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed
+from ingest_client.spool import tools
 from ingest_client.spool.api import AttemptRecord, Backlog, Checkpoint, Claimed
+from ingest_client.spool.control import Control
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.files import DiskFiles, MemoryFiles
 from ingest_client.spool.instance import Lock, take
 from ingest_client.spool.reserve import Reserve
 from ingest_client.spool.settings import SpoolSettings
+from ingest_client.spool.tools import Json, Selection, ToolError
 from ingest_client.spool.writer import Condition, Files, Job, Writer
 
 T = TypeVar("T")
@@ -62,6 +65,7 @@ class Spool:
         self._claimed_at_ns = 0
         self._closing = False
         self._flusher: asyncio.TimerHandle | None = None
+        self._control: Control | None = None
 
     @classmethod
     async def open(
@@ -106,6 +110,12 @@ class Spool:
         await self._ask(_nothing, instead=_nothing)  # its answer brings ledger and backlog up to date
         self._changed.set()
         self._flush()
+        if self._lock is not None:
+            self._control = Control(self._lock.folder, self.operate)
+            try:
+                await self._control.start()
+            except OSError as error:
+                _log.error("the spool's control socket cannot be had: %s", error)
 
     # Sink
 
@@ -136,6 +146,8 @@ class Spool:
         self._closing = True
         if self._flusher is not None:
             self._flusher.cancel()
+        if self._control is not None:
+            await self._control.stop()
         self._submit(Job(run=_nothing, writes=True, done=_done_nothing), hurry=True)
         self._writer.stop()
         await asyncio.to_thread(self._writer.join, max(0.1, grace_s))
@@ -218,6 +230,24 @@ class Spool:
         """Hand over what no living exchange will finish (``api.Checkpoints.take_interrupted``)."""
         return await self._ask(lambda desk: desk.interrupted(now_ns), writes=True, instead=_none_interrupted)
 
+    # Tools
+
+    async def operate(self, operation: str, selection: Selection, body: str | None = None) -> Json:
+        """Run an operation of :mod:`ingest_client.spool.tools` while the spool works.
+
+        Raises ToolError when it cannot be done, OSError when the disk does not allow it now.
+        """
+        if operation not in tools.OPERATIONS:
+            raise ToolError(f"there is no operation {operation!r}")
+        result = await self._ask(
+            lambda desk: tools.run(desk, operation, selection, body),
+            writes=operation not in tools.READS,
+            instead=_disk_trouble,
+        )
+        if operation == "requeue":
+            self._changed.set()
+        return result
+
     # Jobs
 
     @property
@@ -289,6 +319,10 @@ _SPOOLED: Final = "spooled"
 
 def _over_budget(reason: str) -> Kept | Shed:
     return Shed(Outcome.OVER_BUDGET, reason)
+
+
+def _disk_trouble(reason: str) -> Json:
+    raise OSError(reason)
 
 
 def _no_turns(_reason: str) -> tuple[list[Claimed], int]:

@@ -264,7 +264,10 @@ class Store:
             self._set_aside(row, reason)
             return False
         if row.state != RowState.PENDING:
-            self.undoable(self.usage.change(row.tenant, pending=1, stored_bytes=row.stored_bytes))
+            self.undoable(self.usage.change(row.tenant, pending=1))
+            if row.outcome in books.TERMS:
+                self.books.count(row.generation, row.outcome, -1)
+                self.books.count(row.generation, books.SPOOLED)
         self._settle(row.seq)
         pending = row._replace(
             state=RowState.PENDING.value,
@@ -296,6 +299,20 @@ class Store:
                 generation=generation,
             )
         )
+
+    def requeue(self, row: Row, body: bytes | None = None) -> None:
+        """Make a dead letter or quarantined record pending, as if never tried. ``body`` replaces its own."""
+        pending = row._replace(state=RowState.PENDING.value, outcome="", reason="", attempts=0, due_at_ns=0)
+        if body is not None:
+            frame = self.packer.pack(row.turn_id, row.tenant, row.created_at_ns, body)
+            self.connection.execute("INSERT OR REPLACE INTO bodies VALUES(?, ?)", (row.seq, frame))
+            self.undoable(self.usage.change(row.tenant, stored_bytes=len(frame) - row.stored_bytes))
+            pending = pending._replace(body_bytes=len(body), stored_bytes=len(frame))
+        self.rewrite(pending)
+        self.undoable(self.usage.change(row.tenant, pending=1))
+        self._waits_again(pending)
+        self.books.count(row.generation, row.outcome, -1)
+        self.books.count(row.generation, books.SPOOLED)
 
     # Rows
 

@@ -59,7 +59,7 @@ _log = logging.getLogger("steno.spool")
 class Job:
     """One piece of work. ``run`` gets the desk; a write runs inside the group's transaction.
 
-    ``instead`` gives the answer (or the error) when the disk cannot: a write that has one may be
+    ``instead`` gives the answer when the disk cannot (or raises OSError): a write that has one may be
     shed, a write without is owed. ``counts`` are made outside the spool and ride along. ``done`` is called on
     the event loop with the result or the error.
     """
@@ -345,11 +345,11 @@ class Writer(threading.Thread):
 
     @staticmethod
     def _answer_without(job: Job, reason: str) -> None:
-        answer = job.instead(reason) if job.instead else OSError(reason)
-        if isinstance(answer, Exception):
-            job.error = answer
-        else:
-            job.result, job.shed = answer, True
+        try:
+            job.result = job.instead(reason) if job.instead else None
+            job.shed = True
+        except OSError as error:
+            job.error = error
 
     # The desk
 

@@ -1,0 +1,416 @@
+"""``steno spool``: look into the spools below a data directory, and put things right.
+
+Safe while the sidecar runs: it is asked through the control socket. A spool at rest is opened
+under its lock. Exit codes: 0 done and everything sound, 1 something is damaged, refused or unreachable.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TextIO, cast
+
+import msgspec
+
+from ingest_client.spool.offline import Instance, Local, reach, set_aside, survey
+from ingest_client.spool.tools import Json, Selection, ToolError
+from steno.cli import CommandError
+from steno.settings.load import environment, load
+
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_BAR: Final = 30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-commands."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = _action(actions, "list", _list, "dead letters, quarantine and damaged records (or others)")
+    _add_states(listing)
+    listing.add_argument("--limit", type=int, default=1000, help="records at most (1000)")
+    show = _action(actions, "show", _show, "one record with its attempts and its body")
+    show.add_argument("turn_id")
+    requeue = _action(actions, "requeue", _requeue, "deliver dead letters or quarantined records again")
+    _add_states(requeue)
+    requeue.add_argument("turn_ids", nargs="*", metavar="TURN_ID", help="these, or all that the flags choose")
+    requeue.add_argument("--body", type=Path, metavar="FILE", help="the mended body of the one TURN_ID")
+    export = _action(actions, "export", _export, "records as JSON lines, for `steno replay`")
+    _add_states(export)
+    export.add_argument("turn_ids", nargs="*", metavar="TURN_ID")
+    export.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
+    verify = _action(actions, "verify", _verify, "check every record; set damaged ones aside")
+    verify.add_argument("--tenant", help=argparse.SUPPRESS)
+    purge = _action(actions, "purge", _purge, "remove records for good")
+    _add_states(purge)
+    purge.add_argument("turn_ids", nargs="*", metavar="TURN_ID")
+    purge.add_argument("--yes", action="store_true", help="really; without it only says how many")
+
+
+def _action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    purpose: str,
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+    parser.add_argument("--data-dir", metavar="DIR", help="of the sidecar (STENO_EXTPROC_DATA_DIR)")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with settings (STENO_CONFIG)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_states(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose records."""
+    for flag, state, purpose in (
+        ("--pending", "pending", "turns that wait for delivery"),
+        ("--dead-letters", "dead_letter", "turns that ingest refused for good"),
+        ("--quarantine", "quarantined", "what could not be read or written"),
+        ("--damaged", "damaged", "records whose payload is destroyed"),
+    ):
+        parser.add_argument(flag, dest="states", action="append_const", const=state, help=f"only {purpose}")
+    parser.add_argument("--tenant", help="only of this tenant")
+    parser.add_argument("--older-than", metavar="AGE", help="only created longer ago: 90s, 30m, 12h, 7d")
+
+
+# The actions
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    states = _states(parsed) or ("dead_letter", "quarantined", "damaged")
+    selection = _selection(parsed, states)
+    out = _Out(parsed)
+    with _instances(parsed) as instances:
+        left = cast("int", parsed.limit)
+        for instance in instances:
+            for record in _records(instance, "list", selection):
+                if left <= 0:
+                    break
+                left -= 1
+                out.record(instance, record)
+            if instance.access is not None:
+                groups = cast("list[Json]", instance.access.call("summary", Selection())["groups"])
+                for group in groups:
+                    out.say(f"{instance.name}: {group['turns']} {group['state']} of {group['tenant']}")
+        return out.troubles(instances)
+
+
+def _show(parsed: argparse.Namespace) -> int:
+    selection = Selection(turn_ids=(cast("str", parsed.turn_id),))
+    out = _Out(parsed)
+    with _instances(parsed) as instances:
+        for instance in instances:
+            for record in _records(instance, "show", selection):
+                out.whole(instance, record)
+                return 0
+        out.troubles(instances)
+    raise CommandError(f"no spool has the turn {parsed.turn_id}")
+
+
+def _requeue(parsed: argparse.Namespace) -> int:
+    turn_ids = cast("list[str]", parsed.turn_ids)
+    states = _states(parsed)
+    if not turn_ids and not states:
+        raise CommandError("say which: turn ids, --dead-letters or --quarantine")
+    file = cast("Path | None", parsed.body)
+    if file is not None and len(turn_ids) != 1:
+        raise CommandError("--body is the body of one turn: name that turn")
+    body = _text(file) if file is not None else None
+    selection = _selection(parsed, states or ("dead_letter", "quarantined"))
+    done = refused = 0
+    out = _Out(parsed)
+    with _instances(parsed) as instances:
+        for instance in instances:
+            for page in _pages(instance, "requeue", selection, body=body, progress="requeued"):
+                done += len(cast("list[str]", page["requeued"]))
+                for each in cast("list[Json]", page["refused"]):
+                    refused += 1
+                    out.say(f"{each['turn_id']}: not requeued: {each['reason']}", each | {"refused": True})
+        out.say(f"{done} requeued, {refused} refused", {"requeued": done, "refused": refused})
+        if turn_ids and not done and not refused:
+            raise CommandError("no spool has such dead letters or quarantined records")
+        return max(out.troubles(instances), int(refused > 0))
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    selection = _selection(parsed, _states(parsed))
+    output = cast("Path | None", parsed.output)
+    number = 0
+    out = _Out(parsed)
+    with _instances(parsed) as instances, _writer(output) as target:
+        for instance in instances:
+            for record in _records(instance, "export", selection, progress="exported"):
+                body = record.pop("body", None)
+                if isinstance(body, str):
+                    record["body"] = msgspec.Raw(body.encode())
+                target.write(msgspec.json.encode(record).decode() + "\n")
+                number += 1
+        print(f"{number} exported", file=sys.stderr)
+        return out.troubles(instances)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    out = _Out(parsed)
+    sound = True
+    with _instances(parsed) as instances:
+        for instance in instances:
+            report = _verify_one(instance)
+            sound &= bool(report.pop("sound"))
+            out.say(_verdict(report), report)
+        if not instances:
+            out.say("there is no spool here", {"instances": 0})
+        return 0 if sound else 1
+
+
+def _verify_one(instance: Instance) -> Json:
+    """Check an instance; ``sound`` is false unless everything was checked that can be, and was right."""
+    report: Json = {"instance": instance.name, "running": instance.running}
+    aside = [
+        {
+            "folder": str(each.folder),
+            "salvaged": each.report,
+            "readable": None if each.report else each.readable,
+            "unreachable": None if each.report else each.unreachable,
+        }
+        for each in set_aside(instance.folder)
+    ]
+    report["set_aside"] = aside
+    if instance.access is None:
+        report |= {"structure": instance.trouble, "sound": False}
+        if not instance.running and (instance.folder / "spool.db").exists():
+            found = survey(instance.folder)
+            report |= {"readable": found.readable, "unreachable": found.unreachable}
+        return report
+    checked = known = 0
+    damaged: list[object] = []
+    mended: list[object] = []
+    problems: list[object] = []
+    try:
+        for page in _pages(instance, "verify", Selection(), progress="checked"):
+            checked += cast("int", page["checked"])
+            known += cast("int", page["already_set_aside"])
+            damaged += cast("list[object]", page["damaged"])
+            mended += cast("list[object]", page["mended"])
+        problems += cast("list[object]", instance.access.call("check_books", Selection())["problems"])
+        structure = instance.access.structure() if isinstance(instance.access, Local) else None
+    except (ToolError, OSError) as error:
+        structure = [str(error)]
+    report |= {
+        "checked": checked,
+        "damaged": damaged,
+        "mended": mended,
+        "already_set_aside": known,
+        "problems": problems,
+        "structure": "every row read; pages unchecked while the process runs"
+        if structure is None
+        else structure or "ok",
+        "sound": not (damaged or mended or problems or structure or aside),
+    }
+    return report
+
+
+def _verdict(report: Json) -> str:
+    lines = [
+        f"{report['instance']}: {report.get('checked', 0)} records checked, structure: {report['structure']}"
+    ]
+    lines += [f"  damaged, set aside: {each}" for each in cast("list[Json]", report.get("damaged", []))]
+    lines += [f"  row mended: {each}" for each in cast("list[str]", report.get("mended", []))]
+    lines += [f"  {each}" for each in cast("list[str]", report.get("problems", []))]
+    if report.get("already_set_aside"):
+        lines.append(f"  damaged earlier: {report['already_set_aside']}")
+    if "unreachable" in report:
+        lines.append(f"  readable: {report['readable']}, unreachable: {_number(report['unreachable'])}")
+    for each in cast("list[Json]", report["set_aside"]):
+        state = each["salvaged"] or f"{each['readable']} readable, {_number(each['unreachable'])} unreachable"
+        lines.append(f"  files set aside: {each['folder']}: {state}")
+    return "\n".join(lines)
+
+
+def _number(value: object) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _purge(parsed: argparse.Namespace) -> int:
+    turn_ids = cast("list[str]", parsed.turn_ids)
+    states = _states(parsed)
+    if not turn_ids and not states:
+        raise CommandError("say which: turn ids, or states such as --dead-letters")
+    selection = _selection(parsed, states)
+    out = _Out(parsed)
+    removed = 0
+    with _instances(parsed) as instances:
+        for instance in instances:
+            if instance.access is None:
+                continue
+            if not cast("bool", parsed.yes):
+                removed += cast("int", instance.access.call("count", selection)["count"])
+                continue
+            for page in _pages(instance, "purge", selection, progress="removed"):
+                removed += cast("int", page["purged"])
+        if cast("bool", parsed.yes):
+            out.say(f"{removed} removed", {"purged": removed})
+        else:
+            out.say(f"{removed} would be removed: add --yes", {"would_purge": removed})
+        return out.troubles(instances)
+
+
+# Reading pages
+
+
+def _records(
+    instance: Instance, operation: str, selection: Selection, *, progress: str = ""
+) -> Iterator[Json]:
+    for page in _pages(instance, operation, selection, progress=progress):
+        yield from cast("list[Json]", page["records"])
+
+
+def _pages(
+    instance: Instance, operation: str, selection: Selection, *, body: str | None = None, progress: str = ""
+) -> Iterator[Json]:
+    """Every page of an operation on one instance, with a bar on a terminal."""
+    if instance.access is None:
+        return
+    total = 0
+    if progress and sys.stderr.isatty():
+        total = cast("int", instance.access.call("count", selection)["count"])
+    began, done = time.monotonic(), 0
+    after: int | None = selection.after
+    while after is not None:
+        page = instance.access.call(operation, _after(selection, after), body)
+        yield page
+        after = cast("int | None", page["next"])
+        done += _size(page)
+        if total:
+            _draw(progress, done, total, time.monotonic() - began)
+    if total:
+        print(file=sys.stderr)
+
+
+def _after(selection: Selection, after: int) -> Selection:
+    return Selection(
+        states=selection.states,
+        tenant=selection.tenant,
+        turn_ids=selection.turn_ids,
+        before_ns=selection.before_ns,
+        after=after,
+    )
+
+
+def _size(page: Json) -> int:
+    for name in ("records", "requeued"):
+        if name in page:
+            return len(cast("list[object]", page[name]))
+    return cast("int", page.get("checked", page.get("purged", 0)))
+
+
+def _draw(what: str, done: int, total: int, seconds: float) -> None:
+    share = min(1.0, done / total)
+    bar = "#" * int(share * _BAR)
+    print(f"\r[{bar:{_BAR}}] {done}/{total} {what} in {seconds:.0f} s", end="", file=sys.stderr, flush=True)
+
+
+# Arguments and output
+
+
+def _selection(parsed: argparse.Namespace, states: tuple[str, ...]) -> Selection:
+    named = cast("list[str] | None", getattr(parsed, "turn_ids", None))
+    older = cast("str | None", parsed.older_than)
+    return Selection(
+        states=states,
+        tenant=cast("str | None", parsed.tenant),
+        turn_ids=tuple(named) if named else None,
+        before_ns=None if older is None else time.time_ns() - int(_age_s(older) * 1e9),
+    )
+
+
+def _states(parsed: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(cast("list[str] | None", parsed.states) or ())
+
+
+def _age_s(text: str) -> float:
+    try:
+        return float(text[:-1]) * _UNITS_S[text[-1:]]
+    except (ValueError, KeyError) as error:
+        raise CommandError(f"an age is a number and s, m, h or d, not {text!r}") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file} cannot be read: {error}") from error
+
+
+@contextmanager
+def _instances(parsed: argparse.Namespace) -> Generator[list[Instance]]:
+    given = {
+        "extproc.data_dir": cast("str | None", parsed.data_dir),
+        "config": cast("str | None", parsed.config),
+    }
+    root = Path(str(load("extproc", given, environment())["extproc.data_dir"]))
+    if not root.is_dir():
+        raise CommandError(f"there is no data directory {root}: name it with --data-dir")
+    instances = reach(root)
+    try:
+        yield instances
+    except ToolError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        for instance in instances:
+            if instance.access is not None:
+                instance.access.close()
+
+
+@contextmanager
+def _writer(output: Path | None) -> Generator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    with output.open("w", encoding="utf-8") as target:
+        output.chmod(0o600)
+        yield target
+
+
+class _Out:
+    """Standard output: lines for people, or with ``--json`` objects."""
+
+    def __init__(self, parsed: argparse.Namespace) -> None:
+        self._json = cast("bool", parsed.json)
+
+    def say(self, text: str, facts: Json | None = None) -> None:
+        """A line; as JSON its facts, and nothing where it has none."""
+        if not self._json:
+            print(text)
+        elif facts is not None:
+            print(msgspec.json.encode(facts).decode())
+
+    def record(self, instance: Instance, record: Json) -> None:
+        """A record of a list."""
+        created_s = cast("int", record["created_at_ns"]) / 1e9
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created_s))
+        self.say(
+            f"{record['turn_id']}  {when}  {record['state']:<11}  {record['tenant']}"
+            f"  {record['body_bytes']} bytes  {record['attempts']} attempts  {record['reason'] or '-'}",
+            {"instance": instance.name, **record},
+        )
+
+    def whole(self, instance: Instance, record: Json) -> None:
+        """A record with everything."""
+        if self._json:
+            self.say("", {"instance": instance.name, **record})
+            return
+        body = record.pop("body", None)
+        for name, value in {"instance": instance.name, **record}.items():
+            print(
+                f"{name}: {msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value}"
+            )
+        if isinstance(body, str):
+            print(msgspec.json.format(body, indent=2))
+
+    def troubles(self, instances: list[Instance]) -> int:
+        """Say which instances could not be reached; the exit code that this makes."""
+        for instance in instances:
+            if instance.trouble:
+                print(f"steno: {instance.name}: {instance.trouble}", file=sys.stderr)
+        return int(any(instance.trouble for instance in instances))
