@@ -109,6 +109,11 @@ class ResponseReducer:
         """The decoded one-shot body so far; empty for a stream."""
         return b"".join(self._document)
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body has turned out to be framed as a stream."""
+        return self._framer is not None
+
     def _read_last(self) -> None:
         try:
             self._read(self._coding.finish(), whole=True)

@@ -16,6 +16,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "up": "run the whole path here, with a real Envoy, and show one turn",
     "extproc": "run the sidecar beside Envoy",
     "ingest": "run the service that stores turns",
+    "reduce": "show what recorded exchanges reduce to",
 }
 """Each command is a module of ``steno.commands`` with ``configure(parser)``; only the one
 that was asked for is imported, because some load a server and some must start at once."""

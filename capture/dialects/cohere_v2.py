@@ -236,7 +236,8 @@ class CohereV2Fold:
         call.add(as_mapping(given) or {})
 
     def _add_citations(self, given: object) -> None:
-        self._citations.extend(as_list(given) if isinstance(given, list) else [given] if given else [])
+        one = as_mapping(given)
+        self._citations.extend(as_list(given) if one is None else [one])
 
     def _end(self, delta: _Delta) -> None:
         self._done = True
