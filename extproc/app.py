@@ -12,7 +12,7 @@ what is left of the drain time, and what it could not deliver stays on disk.
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from extproc.exchange import ExchangeRules, Instant
 from extproc.metrics import WorkerMetrics
 from extproc.pipeline import Pipeline, PipelineLimits
 from extproc.policy import OnePolicy, Policy
+from extproc.reconcile.feed import Feed, Orders
 from extproc.recorder import Recorder
 from extproc.settings import SidecarSettings, TlsSettings
 from extproc.transport.address import Address, TcpAddress, UnixAddress, parse_address
@@ -43,11 +44,16 @@ _STREAMS_SHARE: Final = 0.5
 class Worker:
     """One worker of the sidecar: every part of it, and their order."""
 
-    def __init__(self, settings: SidecarSettings, index: int) -> None:
+    def __init__(
+        self, settings: SidecarSettings, index: int, tell: Callable[[bytes], bool] | None = None
+    ) -> None:
+        """``tell`` takes lines for the supervisor (``extproc.reconcile.feed``); None: it reads none."""
         self._settings = settings
         self._index = index
         self._ledger = Ledger()
         self._metrics = WorkerMetrics(self._ledger, self._transport_counters)
+        self._feed = Feed(self._metrics, settings.classifier, tell) if tell is not None else None
+        self.orders = Orders(self._ledger, self._feed) if self._feed is not None else None
         self._transport: GrpcioTransport | None = None
         self._spool: Spool | None = None
         self._delivery: Delivery | None = None
@@ -82,7 +88,7 @@ class Worker:
             sink=self._spool,
             checkpoints=self._spool,
             ledger=self._ledger,
-            observer=self._metrics,
+            observer=self._feed or self._metrics,
             limits=PipelineLimits(max_turns=settings.queue_turns, max_bytes=settings.queue_bytes),
             wall_ns=time.time_ns,
         )
@@ -95,6 +101,7 @@ class Worker:
             checkpointer=self._checkpointer,
             ledger=self._ledger,
             clock=_now,
+            feed=self._feed,
         )
         self._transport = GrpcioTransport(
             worker_address(settings.listen, self._index), recorder, tls=_tls(settings.tls)

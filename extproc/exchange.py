@@ -64,7 +64,8 @@ class Captured:
     start of an answer with an error status, where policy keeps those.
     ``request_ended`` says whether the whole request was seen; ``ending`` the same of
     the response. ``turn_id`` is given when the open exchange is first written down
-    (``extproc.checkpoints``); empty: it never was.
+    (``extproc.checkpoints``); empty: it never was. ``exchange_number`` names it to the supervisor
+    (``extproc.reconcile.feed``); 0: it was not told of it.
     """
 
     policy: Policy
@@ -83,6 +84,7 @@ class Captured:
     ending: Ending = Ending.OPEN
     ended: Instant | None = None
     turn_id: str = ""
+    exchange_number: int = 0
 
 
 class Concluded(Struct, frozen=True):

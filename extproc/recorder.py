@@ -6,6 +6,7 @@ from extproc.checkpoints import Checkpointer
 from extproc.events import Body, Event, Headers, StreamEnd, Trailers
 from extproc.exchange import Concluded, Exchange, ExchangeRules, Instant
 from extproc.pipeline import Pipeline
+from extproc.reconcile.feed import Feed, metadata_request_id
 from extproc.transport.base import Command
 from ingest_client.ledger import Ledger
 
@@ -21,31 +22,35 @@ class Recorder:
         checkpointer: Checkpointer,
         ledger: Ledger,
         clock: Callable[[], Instant],
+        feed: Feed | None = None,
     ) -> None:
+        """``feed`` tells the supervisor of exchanges, where it reads Envoy's access log."""
         self.rules = rules
         self.pipeline = pipeline
         self.checkpointer = checkpointer
         self.clock = clock
+        self.feed = feed
         self._ledger = ledger
         self.unexpected_messages = 0
 
     def open(self, initial_metadata: Mapping[str, str]) -> "RecordedStream":
         """A stream began: an exchange is observed."""
-        del initial_metadata
         self._ledger.observe()
-        return RecordedStream(self)
+        return RecordedStream(self, metadata_request_id(initial_metadata))
 
 
 class RecordedStream:
     """One stream and its Exchange (a ``StreamHandler``)."""
 
-    __slots__ = ("_at", "_exchange", "_recorder", "_watched")
+    __slots__ = ("_at", "_exchange", "_number", "_recorder", "_watched")
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, request_id: str) -> None:
         self._recorder = recorder
+        self._number = 0
         self._at = recorder.clock()
         self._exchange = Exchange(recorder.rules, self._at)
         self._watched = recorder.checkpointer.watch(self._exchange, self._at)
+        self._tell_of_it(request_id)
 
     def receive(self, event: Headers | Body | Trailers) -> Sequence[Command]:
         """Take one message; return the answers to write."""
@@ -63,13 +68,21 @@ class RecordedStream:
 
     def _carry_out(self, event: Event) -> Sequence[Command]:
         commands = self._exchange.receive(event, self._at)
+        if not self._number and isinstance(event, Headers):
+            self._tell_of_it(self._exchange.captured.envelope.request_id)
         if not commands:
             return ()
         answers: list[Command] = []
         for command in commands:
             if isinstance(command, Concluded):
                 self._watched.end()
+                command.captured.exchange_number = self._number
                 self._recorder.pipeline.conclude(command)
             else:
                 answers.append(command)
         return answers
+
+    def _tell_of_it(self, request_id: str) -> None:
+        """Announce the exchange as soon as it has a name."""
+        if request_id and self._recorder.feed is not None:
+            self._number = self._recorder.feed.begun(request_id, self._at.wall_ns)

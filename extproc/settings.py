@@ -24,7 +24,8 @@ class SidecarSettings:
     """Settings of one sidecar: its supervisor and all its workers.
 
     Worker ``i`` listens on the port of ``listen`` plus ``i``, or on its socket path with
-    ``.i``; worker 0 on ``listen`` itself.
+    ``.i``; worker 0 on ``listen`` itself. ``access_log_listen`` is empty where the supervisor
+    does not read Envoy's access log.
     """
 
     listen: str
@@ -38,6 +39,8 @@ class SidecarSettings:
     log_level: str
     classifier: Classifier = field(default_factory=Classifier)
     tls: TlsSettings | None = None
+    access_log_listen: str = ""
+    access_log_grace_s: float = 30.0
     spool: SpoolSettings
     delivery: DeliverySettings
 

@@ -1,7 +1,8 @@
 """The worker process: ``python -m extproc.worker INDEX``, started by the supervisor only.
 
 It reads its settings as one JSON line from stdin, answers with one JSON line on stdout
-when it listens, and stops on SIGTERM or when stdin closes (the supervisor is gone).
+when it listens, and stops on SIGTERM or when stdin closes (the supervisor is gone). Where the
+supervisor reads Envoy's access log, more lines follow both ways (``extproc.reconcile.summary``).
 """
 
 import asyncio
@@ -9,18 +10,24 @@ import logging
 import os
 import signal
 import sys
+from typing import Final
 
 import msgspec
 import uvloop
 
 from extproc.app import Worker
 from extproc.logs import log_to_stderr
+from extproc.reconcile.feed import Pipe
 from extproc.settings import SidecarSettings, decode_settings
 from extproc.supervisor import WorkerReady
 from extproc.transport.address import AddressError
 from ingest_client.spool.schema import SpoolRefused
 
 _log = logging.getLogger(__name__)
+
+_READ_BYTES: Final = 65536
+_LAST_LINES_S: Final = 2.0
+"""How long a worker that stops waits for the supervisor to read its last lines."""
 
 
 def main() -> int:
@@ -38,18 +45,36 @@ def main() -> int:
 
 
 async def _serve(settings: SidecarSettings, index: int) -> None:
-    worker = Worker(settings, index)
+    pipe = await Pipe.open(sys.stdout.buffer) if settings.access_log_listen else None
+    worker = Worker(settings, index, pipe.write if pipe is not None else None)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     # Ctrl-C reaches the whole process group; the supervisor tells us when.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    loop.add_reader(sys.stdin.fileno(), stopping.set)
+    loop.add_reader(sys.stdin.fileno(), _listen, worker, stopping)
     await worker.start()
-    ready = WorkerReady(index, os.getpid(), str(worker.address), str(worker.admin_socket))
-    sys.stdout.buffer.write(msgspec.json.encode(ready) + b"\n")
-    sys.stdout.buffer.flush()
+    ready = msgspec.json.encode(
+        WorkerReady(index, os.getpid(), str(worker.address), str(worker.admin_socket))
+    )
+    if pipe is None:
+        sys.stdout.buffer.write(ready + b"\n")
+        sys.stdout.buffer.flush()
+    else:
+        pipe.write(ready + b"\n")
     await worker.run(stopping)
+    if pipe is not None:
+        await pipe.close(_LAST_LINES_S)
+
+
+def _listen(worker: Worker, stopping: asyncio.Event) -> None:
+    """Take what the supervisor sends; its end is ours."""
+    data = os.read(sys.stdin.fileno(), _READ_BYTES)
+    if not data:
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stopping.set()
+    elif worker.orders is not None:
+        worker.orders.receive(data)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from capture.outcomes import Outcome, State
 class Ledger:
     """Counts of one process, earlier generations included. Not thread-safe: one owner counts.
 
-    Behind a spool only :meth:`observe` and :meth:`end` are called from outside;
-    :meth:`spool`, :meth:`deliver` and :meth:`give_up` are for sinks that count by themselves.
+    Behind a spool only :meth:`observe`, :meth:`end`, :meth:`miss` and :meth:`restate` are called from
+    outside; :meth:`spool`, :meth:`deliver` and :meth:`give_up` are for sinks that count by themselves.
     """
 
     observed: int = 0
@@ -40,6 +40,19 @@ class Ledger:
         self.open -= 1
         self.ended[outcome] += 1
         self._unsaved[outcome.value] += 1
+
+    def miss(self, count: int) -> None:
+        """So many exchanges were never seen here: Envoy's access log told of them."""
+        self.observed += count
+        self.ended[Outcome.NOT_SEEN] += count
+        self._unsaved["observed"] += count
+        self._unsaved[Outcome.NOT_SEEN.value] += count
+
+    def restate(self, was: Outcome, now: Outcome, count: int) -> None:
+        """So many exchanges that are counted as ended with ``was`` ended with ``now`` in truth."""
+        for outcome, change in ((was, -count), (now, count)):
+            self.ended[outcome] += change
+            self._unsaved[outcome.value] += change
 
     def spool(self) -> None:
         """An open exchange became a turn that is kept."""

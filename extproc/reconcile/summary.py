@@ -36,24 +36,35 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
 
 class Counted(msgspec.Struct, frozen=True, tag="counted"):
-    """So many served turn requests that no worker saw are in the worker's ledger now."""
+    """The worker's ledger has what a ``Missed`` of these members asked for."""
 
     count: int
+    instead_of: str
 
 
 class Gap(msgspec.Struct, frozen=True, tag="gap"):
-    """So many lines were not written: the supervisor did not read for too long."""
+    """So many lines were not written: the supervisor did not read for too long.
+
+    The exchanges of those that were ``Begun`` began between these wall times.
+    """
 
     lines: int
+    from_ns: int
+    until_ns: int
 
 
 Line: TypeAlias = Begun | Ended | Counted | Gap
 
 
 class Missed(msgspec.Struct, frozen=True, tag="missed"):
-    """Count so many served turn requests as ``not_seen``."""
+    """Count so many served turn requests as ``not_seen``.
+
+    ``instead_of``: the outcome under which they are counted already, because a worker saw their
+    streams but not their turns; empty for those that no worker saw at all.
+    """
 
     count: int
+    instead_of: str = ""
 
 
 _LINES: Final[msgspec.json.Decoder[Line]] = msgspec.json.Decoder(Line)
