@@ -3,12 +3,19 @@
 import argparse
 import asyncio
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
+
+import msgspec
+import yaml
 
 from extproc.logs import log_to_stderr
 from ingest.app import StartError, serve
+from ingest.retention import Rule
 from ingest.settings import IngestSettings
 from steno.settings.flags import add_flags, read_flags
+from steno.settings.load import SettingsError
 
 _log = logging.getLogger(__name__)
 
@@ -22,16 +29,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _run(parsed: argparse.Namespace) -> int:
     values = read_flags(parsed, "ingest")
     log_to_stderr("ingest", cast("str", values["ingest.log_level"]))
-    settings = IngestSettings(
-        listen=cast("str", values["ingest.listen"]),
-        database_url=cast("str", values["ingest.database_url"]),
-        project=cast("str", values["ingest.project"]),
-        max_body_bytes=cast("int", values["ingest.max_body"]),
-        drain_s=cast("float", values["ingest.drain"]),
-    )
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(serve(ingest_settings(values)))
     except StartError as error:
         _log.error("ingest cannot run: %s", error)
         return 1
     return 0
+
+
+def ingest_settings(values: Mapping[str, object]) -> IngestSettings:
+    """Make the service's settings of the table's values. Raises SettingsError."""
+    return IngestSettings(
+        listen=cast("str", values["ingest.listen"]),
+        database_url=cast("str", values["ingest.database_url"]),
+        project=cast("str", values["ingest.project"]),
+        max_body_bytes=cast("int", values["ingest.max_body"]),
+        queue_jobs=cast("int", values["ingest.queue_jobs"]),
+        queue_bytes=cast("int", values["ingest.queue_bytes"]),
+        drain_s=cast("float", values["ingest.drain"]),
+        keys_file=cast("Path | None", values["ingest.keys_file"]),
+        listen_anywhere=cast("bool", values["ingest.listen_anywhere"]),
+        retention=_retention(cast("Path | None", values["ingest.retention_file"])),
+    )
+
+
+def _retention(path: Path | None) -> tuple[Rule, ...]:
+    if path is None:
+        return ()
+    try:
+        document: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return msgspec.convert(document, tuple[Rule, ...])
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise SettingsError(
+            f"ingest.retention_file: {path}: expected a list of tenant, accepted_days, rejected_days: {error}"
+        ) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from steno.commands.extproc import sidecar_settings
+from steno.commands.ingest import ingest_settings
 from steno.settings.kinds import File, Kind, Listen, Size, Span, Switch, Text, Texts, Whole, Workers
 from steno.settings.load import SettingsError, load
 from steno.settings.table import ROWS, Row
@@ -140,3 +141,13 @@ def test_files_with_the_wrong_shape_are_refused_together(tmp_path: Path) -> None
         sidecar_settings(load("extproc", flags | {"extproc.ingest_url": "ftp://x"}, {}))
     for name in ("backends_file", "routes_file", "tls_cert_file", "ingest_url", "openai_chat"):
         assert name in str(refusal.value)
+
+
+def test_the_ingests_settings_are_made_of_the_table(tmp_path: Path) -> None:
+    rules = tmp_path / "r.yaml"
+    rules.write_text("- {tenant: a, accepted_days: 90}")
+    settings = ingest_settings(load("ingest", {"ingest.retention_file": str(rules)}, {}))
+    assert (settings.retention[0].tenant, settings.retention[0].accepted_days) == ("a", 90)
+    rules.write_text("- {tenant: a, accepted_days: forever}")
+    with pytest.raises(SettingsError, match="accepted_days"):
+        ingest_settings(load("ingest", {"ingest.retention_file": str(rules)}, {}))
