@@ -198,6 +198,7 @@ class Supervisor:
             "workers": [
                 {
                     "index": worker.index,
+                    "pid": worker.ready.pid if worker.ready is not None else None,
                     "ready": worker.ready is not None,
                     "restarts": worker.restarts,
                     "state": msgspec.json.decode(pages[str(worker.index)])
