@@ -6,9 +6,11 @@
     half_open ──it fails──► open(until), for longer
 
 Results of requests that were begun before it opened are still evidence: a success
-closes it, a failure while open changes nothing. One breaker guards an endpoint and one
-each tenant at an endpoint. Pure: time is monotonic seconds and arrives as an argument,
-as does randomness.
+closes it, a failure while open changes nothing. The same turn failing again and again
+counts once: one turn that breaks ingest must not close the road to the others.
+
+One breaker guards an endpoint and one each tenant at an endpoint. Pure: time is
+monotonic seconds and arrives as an argument, as does randomness.
 """
 
 from collections.abc import Callable
@@ -34,8 +36,8 @@ class Breaker:
     threshold: int
     backoff: Backoff
     state: BreakerState = BreakerState.CLOSED
-    failures: int = field(default=0)
-    """In a row, while closed."""
+    blamed: set[int] = field(default_factory=set[int])
+    """What failed in a row, while closed: one number for each turn that did."""
     trips: int = field(default=0)
     """In a row, without a success between them: the exponent of the backoff."""
     until_s: float = field(default=0.0)
@@ -65,14 +67,18 @@ class Breaker:
     def succeed(self) -> None:
         """A request got an answer that proves the road."""
         self.state = BreakerState.CLOSED
-        self.failures = 0
+        self.blamed.clear()
         self.trips = 0
 
-    def fail(self, now_s: float, random: Callable[[], float], at_least_s: float = 0.0) -> bool:
-        """A request failed. Says whether this opened the breaker."""
-        self.failures += 1
-        if self.state is BreakerState.HALF_OPEN or self.failures >= self.threshold:
-            return self.trip(now_s, random, at_least_s)
+    def fail(self, now_s: float, random: Callable[[], float], turn: int | None) -> bool:
+        """A request failed; ``turn`` (not negative) may be why, None when no turn can be.
+
+        Says whether this opened the breaker.
+        """
+        if self.state is BreakerState.CLOSED:
+            self.blamed.add(-1 - len(self.blamed) if turn is None else turn)
+        if self.state is BreakerState.HALF_OPEN or len(self.blamed) >= self.threshold:
+            return self.trip(now_s, random)
         return False
 
     def trip(self, now_s: float, random: Callable[[], float], at_least_s: float = 0.0) -> bool:

@@ -110,6 +110,17 @@ _BY_CLASS: Final[dict[int, _Row]] = {
 
 _OTHERWISE: Final[_Row] = (Fate.HOLD, Reason.UNEXPECTED_STATUS, Scope.ENDPOINT)
 
+SUSPICIOUS: Final = frozenset(
+    {
+        Reason.TIMED_OUT,
+        Reason.CONNECTION_LOST,
+        Reason.SERVER_ERROR,
+        Reason.ANSWER_MALFORMED,
+        Reason.ANSWER_TOO_LARGE,
+    }
+)
+"""What one turn may do to an ingest that cannot cope with it, and to all that travel with it."""
+
 HOLDING_FAILURES: Final = frozenset({Reason.TLS_FAILED, Reason.CREDENTIALS_UNREADABLE})
 """Failures before any status that a person has to mend."""
 

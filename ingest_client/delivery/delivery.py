@@ -245,7 +245,7 @@ class Delivery:
             log.exception("delivery to %s failed by our own fault", endpoint.url)
             delivered = _undelivered(turns, Reason.OUR_FAULT, "our own fault: see the log")
         if delivered.overall.reason is not Reason.SHUTDOWN:
-            self._watches[endpoint.url].judge(tenant, delivered.overall)
+            self._watches[endpoint.url].judge(tenant, turns[0].seq, delivered.overall)
         if len(turns) > 1:
             endpoint.learned.batch_unknown()
         endpoint.finish(tenant, len(turns), size)

@@ -20,7 +20,7 @@ from enum import StrEnum, unique
 
 from ingest_client.delivery.backoff import Backoff
 from ingest_client.delivery.breaker import Breaker, BreakerState
-from ingest_client.delivery.classify import Fate, Scope, Verdict
+from ingest_client.delivery.classify import SUSPICIOUS, Fate, Scope, Verdict
 from ingest_client.delivery.learned import Learned
 from ingest_client.delivery.settings import DeliverySettings
 
@@ -57,7 +57,7 @@ class Lane:
     @property
     def forgettable(self) -> bool:
         """Whether it holds nothing that a new lane would not."""
-        return not self.in_flight and self.breaker.state is BreakerState.CLOSED and not self.breaker.failures
+        return not self.in_flight and self.breaker.state is BreakerState.CLOSED and not self.breaker.blamed
 
 
 @dataclass(slots=True)
@@ -184,8 +184,12 @@ class Endpoint:
                 if not lane.held:
                     lane.breaker.hasten(now_s)
 
-    def judge(self, tenant: str, verdict: Verdict, now_s: float, random: Callable[[], float]) -> bool:
-        """Learn from how a request ended. Says whether the endpoint or the lane was newly held."""
+    def judge(
+        self, tenant: str, turn: int, verdict: Verdict, now_s: float, random: Callable[[], float]
+    ) -> bool:
+        """Learn from how a request ended, whose first turn was ``turn``. Says whether the endpoint or
+        the lane was newly held.
+        """
         if verdict.status is not None:
             self.heard(now_s)
         lane = self._lane(tenant)
@@ -197,10 +201,12 @@ class Endpoint:
             return False
         self.failed += 1
         if verdict.scope is Scope.TENANT:
-            self.breaker.succeed()  # the endpoint itself is well
+            self.hold = None  # the endpoint itself is well
+            self.breaker.succeed()
             return self._judge_lane(lane, verdict, now_s, random)
-        lane.breaker.fail(now_s, random)
-        return self._judge_endpoint(verdict, now_s, random)
+        blamed = turn if verdict.reason in SUSPICIOUS else None
+        lane.breaker.fail(now_s, random, blamed)
+        return self._judge_endpoint(blamed, verdict, now_s, random)
 
     def abandon(self, tenant: str, now_s: float) -> None:
         """A request was cancelled: it says nothing about anybody."""
@@ -213,7 +219,9 @@ class Endpoint:
         lane.breaker.trip(now_s, random, self._pause_s(verdict, lane.breaker))
         return newly
 
-    def _judge_endpoint(self, verdict: Verdict, now_s: float, random: Callable[[], float]) -> bool:
+    def _judge_endpoint(
+        self, blamed: int | None, verdict: Verdict, now_s: float, random: Callable[[], float]
+    ) -> bool:
         if verdict.fate is Fate.HOLD:
             newly = self.hold is None or self.hold.reason is not verdict.reason
             self.hold = verdict
@@ -222,7 +230,7 @@ class Endpoint:
         if verdict.retry_after_s is not None:
             self.breaker.trip(now_s, random, verdict.retry_after_s)
         else:
-            self.breaker.fail(now_s, random)
+            self.breaker.fail(now_s, random, blamed)
         return False
 
     def _pause_s(self, verdict: Verdict, breaker: Breaker) -> float:

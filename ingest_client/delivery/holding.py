@@ -9,24 +9,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from ingest_client.delivery.classify import Fate, Reason, Verdict
+from ingest_client.delivery.classify import SUSPICIOUS, Fate, Reason, Verdict
 from ingest_client.delivery.fairness import FairQueues
 from ingest_client.delivery.settings import DeliverySettings
 from ingest_client.spool.api import Claimed
 
 _TENANT_SHARE: Final = 8
 """A tenant that holds this part of all held bytes claims no more."""
-
-_SUSPICIOUS: Final = frozenset(
-    {
-        Reason.TIMED_OUT,
-        Reason.CONNECTION_LOST,
-        Reason.SERVER_ERROR,
-        Reason.ANSWER_MALFORMED,
-        Reason.ANSWER_TOO_LARGE,
-    }
-)
-"""What one turn may do to all that travel with it."""
 
 _MAX_SUSPECTS: Final = 65_536
 """Beyond so many the list is forgotten, and begun anew."""
@@ -96,7 +85,7 @@ class Holding:
             self._suspects.pop(turn.seq, None)
         elif verdict.reason is Reason.BATCH_UNDECIDED:
             self._suspects[turn.seq] = self._settings.alone_after_failures
-        elif batched and verdict.reason in _SUSPICIOUS:
+        elif batched and verdict.reason in SUSPICIOUS:
             self._suspects[turn.seq] += 1
         if len(self._suspects) > _MAX_SUSPECTS:
             self._suspects.clear()

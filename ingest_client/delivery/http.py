@@ -148,7 +148,7 @@ class HttpEndpoint:
                     server_hostname=self._host if context is not None else None,
                 )
         except TimeoutError as error:
-            raise ExchangeFailed(Reason.TIMED_OUT, "no connection within the time allowed") from error
+            raise ExchangeFailed(Reason.UNREACHABLE, "no connection within the time allowed") from error
         except ssl.CertificateError as error:
             raise ExchangeFailed(Reason.TLS_FAILED, f"the certificate was refused: {error}") from error
         except ssl.SSLError as error:

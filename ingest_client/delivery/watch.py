@@ -41,11 +41,11 @@ class Watch:
             # Up to a tenth less, so that a fleet does not beat in step.
             await asyncio.sleep(wait_s * (1 - 0.1 * self.random()))
 
-    def judge(self, tenant: str, verdict: Verdict) -> None:
-        """A request ended so: learn from it, and tell people what concerns them, once."""
+    def judge(self, tenant: str, turn: int, verdict: Verdict) -> None:
+        """A request, whose first turn was ``turn``, ended so: learn from it, and tell people, once."""
         endpoint, now_s = self.endpoint, self.clock.monotonic_s()
         was_closed = endpoint.breaker.probing
-        newly_held = endpoint.judge(tenant, verdict, now_s, self.random)
+        newly_held = endpoint.judge(tenant, turn, verdict, now_s, self.random)
         if verdict.fate is not Fate.ACCEPTED:
             self._note(f"{verdict.reason.value} ({verdict.status}): {verdict.text}")
         if newly_held:

@@ -16,18 +16,29 @@ def half() -> float:
 
 def opened(now_s: float = 0.0) -> Breaker:
     found = breaker()
-    assert [found.fail(now_s, half) for _ in range(3)] == [False, False, True]
+    assert [found.fail(now_s, half, turn) for turn in range(3)] == [False, False, True]
     return found
 
 
 def test_failures_in_a_row_open_it_and_a_success_between_them_does_not() -> None:
     found = breaker()
     for _ in range(10):
-        found.fail(0.0, half)
-        found.fail(0.0, half)
+        found.fail(0.0, half, 1)
+        found.fail(0.0, half, 2)
         found.succeed()
     assert found.state is BreakerState.CLOSED
     assert opened().state is BreakerState.OPEN
+
+
+def test_one_turn_that_fails_again_and_again_closes_no_road() -> None:
+    found = breaker()
+    assert not any(found.fail(float(now_s), half, turn=7) for now_s in range(100))
+    assert found.state is BreakerState.CLOSED
+
+
+def test_failures_that_no_turn_can_be_blamed_for_count_each() -> None:
+    found = breaker()
+    assert [found.fail(0.0, half, None) for _ in range(3)] == [False, False, True]
 
 
 def test_it_lets_one_request_through_when_its_time_has_come() -> None:
@@ -42,18 +53,18 @@ def test_it_lets_one_request_through_when_its_time_has_come() -> None:
 def test_the_deciding_request_closes_it_or_opens_it_for_longer() -> None:
     found = opened()
     found.begin(1.0)
-    assert found.fail(1.0, half)
+    assert found.fail(1.0, half, 1)
     assert (found.state, found.until_s) == (BreakerState.OPEN, 1.0 + 1.5)
     found.begin(2.5)
     found.succeed()
-    assert (found.state, found.trips, found.failures) == (BreakerState.CLOSED, 0, 0)
+    assert (found.state, found.trips, found.blamed) == (BreakerState.CLOSED, 0, set())
 
 
 def test_old_failures_arriving_while_it_is_open_change_nothing() -> None:
     found = opened()
     until_s, trips = found.until_s, found.trips
-    for _ in range(20):
-        assert not found.fail(0.1, half)
+    for turn in range(20):
+        assert not found.fail(0.1, half, turn)
     assert (found.until_s, found.trips) == (until_s, trips)
 
 
@@ -85,6 +96,7 @@ class BreakerMachine(RuleBasedStateMachine):
         super().__init__()
         self.breaker = breaker()
         self.now_s = 0.0
+        self.turns = 0
         self.deciding = False
 
     @rule()
@@ -105,7 +117,8 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule()
     def fail(self) -> None:
-        self.breaker.fail(self.now_s, half)
+        self.turns += 1
+        self.breaker.fail(self.now_s, half, self.turns)
         self.deciding = False
 
     @precondition(lambda self: self.deciding)

@@ -240,6 +240,23 @@ async def test_one_turn_that_breaks_its_batches_is_found_and_the_others_delivere
     assert len(queue.rows[13].attempts) >= 2
 
 
+async def test_a_turn_that_ingest_always_fails_on_delays_no_other() -> None:
+    """500 for one turn, for ever: the road stays open, and each new turn arrives at once."""
+    queue = MemoryQueue()
+    poison = queue.turn(13)
+
+    async def fail_on_it(request: Request, talk: Talk) -> None:
+        await talk.answer(500 if poison.turn_id in request.turn_ids() else 202)
+
+    settings = {"breaker_threshold": 3, "breaker_base_s": 30.0, "breaker_cap_s": 30.0}
+    async with peer(fail_on_it) as ingest, delivering(queue, quick(ingest.url, **settings)) as delivery:
+        queue.put([poison])
+        await eventually(lambda: delivery.counters.attempts[Reason.SERVER_ERROR] >= 6)
+        queue.put([queue.turn(1, tenant="b"), queue.turn(2, tenant="a")])
+        await queue.until("acknowledged", 2, timeout_s=2)
+    assert delivery.counters.breaker_opens == 0
+
+
 async def test_a_fault_of_our_own_costs_an_attempt_and_not_the_turn(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,7 @@
 """What is known of an endpoint: its status, whom it concerns, who is chosen."""
 
+import itertools
+
 import pytest
 
 from ingest_client.delivery.classify import Fate, Reason, Scope, Verdict, classify_failure, classify_status
@@ -9,6 +11,7 @@ from tests.unit.ingest_client.delivery.running import quick
 SETTINGS = quick("http://a", "http://b", breaker_threshold=3, requests_per_endpoint=8)
 ACCEPTED = classify_status(202)
 BROKEN = classify_status(500)
+_TURNS = itertools.count()
 LOST = classify_failure(Reason.CONNECTION_LOST, "")
 
 
@@ -23,7 +26,7 @@ def endpoint(url: str = "http://a") -> Endpoint:
 def ask(found: Endpoint, verdict: Verdict, tenant: str = "t", now_s: float = 0.0) -> bool:
     """One request from beginning to end."""
     found.begin(tenant, 1, 100, now_s)
-    newly_held = found.judge(tenant, verdict, now_s, half)
+    newly_held = found.judge(tenant, next(_TURNS), verdict, now_s, half)
     found.finish(tenant, 1, 100)
     return newly_held
 
@@ -33,7 +36,7 @@ def test_the_status_follows_its_life() -> None:
     seen = [found.status(0.0)]
     found.begin("t", 1, 10, 0.0)
     seen.append(found.status(0.0))
-    found.judge("t", ACCEPTED, 0.0, half)
+    found.judge("t", 1, ACCEPTED, 0.0, half)
     found.accepted += 1
     found.finish("t", 1, 10)
     seen.append(found.status(0.0))
