@@ -32,8 +32,8 @@ from ingest_client.spool.writer import Condition, Files, Job, Writer
 
 T = TypeVar("T")
 
-FLUSH_S: Final = 1.0
-"""Counts made outside the spool are durable at most this much later."""
+FLUSH_S: Final = 0.1
+"""Counts made outside the spool are durable at most this much later: what a crash takes from the ledger."""
 
 _log = logging.getLogger("steno.spool")
 
@@ -293,7 +293,7 @@ class Spool:
         )
 
     def _flush(self) -> None:
-        """Once a second: make counts durable that no turn carried."""
+        """Every little while: make counts durable that no turn carried."""
         if self.ledger.unsaved:
             self._submit(Job(run=_nothing, writes=True, done=_done_nothing, instead=_nothing), hurry=False)
         self._flusher = self._loop.call_later(FLUSH_S, self._flush)
