@@ -24,6 +24,7 @@ from extproc.exchange import ExchangeRules, Instant
 from extproc.metrics import WorkerMetrics
 from extproc.pipeline import Pipeline, PipelineLimits
 from extproc.policy import OnePolicy, Policy
+from extproc.queue_metrics import DeliveryMetrics, SpoolMetrics
 from extproc.reconcile.feed import Feed, Orders
 from extproc.recorder import Recorder
 from extproc.settings import SidecarSettings, TlsSettings
@@ -84,6 +85,8 @@ class Worker:
         await asyncio.to_thread(_make_private, settings.data_dir)
         self._spool = await Spool.open(settings.data_dir, settings.spool, ledger=self._ledger)
         self._delivery = Delivery(self._spool, settings.delivery, SystemClock(), random.random)
+        self._metrics.registry.register(SpoolMetrics(self._spool))
+        self._metrics.registry.register(DeliveryMetrics(self._delivery))
         self._pipeline = Pipeline(
             sink=self._spool,
             checkpoints=self._spool,
