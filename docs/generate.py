@@ -5,20 +5,30 @@ an exchange as a diagram.
 """
 
 import argparse
+import asyncio
 import io
+import random
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Final
 
+from prometheus_client.core import Metric
+
 from capture.dialects.catalog import CATALOG
 from capture.outcomes import Outcome
 from capture.routes import ROUTES
 from extproc.metrics import WorkerMetrics
 from extproc.phases import TRANSITIONS
+from extproc.queue_metrics import DeliveryMetrics, SpoolMetrics
 from extproc.transport.base import TransportCounters
+from ingest_client.delivery.clock import SystemClock
+from ingest_client.delivery.delivery import Delivery
+from ingest_client.delivery.settings import DeliverySettings, EndpointSettings
 from ingest_client.ledger import Ledger
+from ingest_client.spool.settings import SpoolSettings
+from ingest_client.spool.spool import Spool
 from steno.cli import COMMANDS, main
 from steno.settings.table import ROWS
 
@@ -86,8 +96,20 @@ def _settings() -> Iterable[str]:
         )
 
 
+async def _families() -> list[Metric]:
+    """Every family of a worker's page, from a worker's own parts."""
+    registry = WorkerMetrics(Ledger(), TransportCounters).registry
+    spool = await Spool.open(Path(), SpoolSettings(memory_only=True))
+    endpoints = (EndpointSettings(url="http://127.0.0.1:8090"),)
+    delivery = Delivery(spool, DeliverySettings(endpoints=endpoints), SystemClock(), random.random)
+    registry.register(SpoolMetrics(spool))
+    registry.register(DeliveryMetrics(delivery))
+    families = list(registry.collect())
+    await spool.close(1.0)
+    return families
+
+
 def _metrics() -> str:
-    metrics = WorkerMetrics(Ledger(), TransportCounters)
     return _table(
         ("metric", "type", "labels", "meaning"),
         (
@@ -97,7 +119,7 @@ def _metrics() -> str:
                 ", ".join(sorted({name for sample in family.samples for name in sample.labels} - {"le"})),
                 family.documentation,
             )
-            for family in metrics.registry.collect()
+            for family in asyncio.run(_families())
         ),
     )
 
