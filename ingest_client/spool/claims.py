@@ -61,7 +61,7 @@ class Claimer:
     def _read(self, row: Row) -> bytes:
         if not row.intact:
             raise Damaged("the row's CRC differs")
-        return self.store.body(row)
+        return self.store.claimed_body(row)
 
     def _in_turn(
         self, limit: int, per_tenant: int, now_ns: int, except_tenants: Collection[str]

@@ -44,13 +44,15 @@ class Packer:
     def __init__(self, level: int = 1) -> None:
         """``level`` is zstd's; 0 stores plain."""
         self._level = level
+        self.rushed = False
+        """Store plain for now: time is scarcer than space."""
         self._compressor = zstandard.ZstdCompressor(level=level or 1)
         self._decompressor = zstandard.ZstdDecompressor()
 
     def pack(self, turn_id: str, tenant: str, created_at_ns: int, body: bytes) -> bytes:
         """Return the frame; zstd only where it saves at least an eighth."""
         codec, stored = Codec.PLAIN, body
-        if self._level and len(body) >= _WORTH_COMPRESSING:
+        if self._level and not self.rushed and len(body) >= _WORTH_COMPRESSING:
             smaller = self._compressor.compress(body)
             if len(smaller) <= len(body) - len(body) // 8:
                 codec, stored = Codec.ZSTD, smaller

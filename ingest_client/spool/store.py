@@ -29,6 +29,9 @@ KEPT: Final = Kept()
 KEPT_ATTEMPTS: Final = 100
 """Attempts remembered per turn: the newest. A week of retries needs no more to be understood."""
 
+RECENT_BYTES: Final = 8 << 20
+"""Bodies just kept stay at hand up to this sum: most are claimed next, and need not be read again."""
+
 _LARGEST_INTEGER: Final = (1 << 63) - 1
 
 
@@ -44,6 +47,8 @@ class Store:
         self.books = Books(connection)
         self.checkpoints = CheckpointTable(connection, self.packer, settings.stale_after_s)
         self.claimed: dict[int, Row] = {}
+        self._recent: dict[int, bytes] = {}
+        self._recent_bytes = 0
         self.strangers: list[int] = []
         self.fresh_after: dict[str, tuple[int, int]] = {}
         """How far each tenant's never tried turns are claimed: (created_at_ns, seq)."""
@@ -105,6 +110,8 @@ class Store:
             undo()
         self._undo.clear()
         self._noted.clear()
+        self._recent.clear()
+        self._recent_bytes = 0
         self.books.rolled_back()
         self.checkpoints.rolled_back()
         if self.connection.in_transaction:
@@ -141,6 +148,9 @@ class Store:
         ).sealed()
         if self.insert(row, frame):
             self.books.count(generation, quarantine.outcome.value if quarantine else books.SPOOLED)
+            if quarantine is None and self._recent_bytes + len(record.body) <= RECENT_BYTES:
+                self._recent[row.seq] = record.body
+                self._recent_bytes += len(record.body)
         self.checkpoints.finish(record.turn_id, self.books.generation)
         return KEPT
 
@@ -325,8 +335,19 @@ class Store:
         found = self.rows(SELECT + " WHERE seq = ?", (seq,))
         return found[0] if found else None
 
+    def claimed_body(self, row: Row) -> bytes:
+        """The payload of a row on its way out, from memory if it was kept just now. Raises :class:`Damaged`."""
+        body = self._forget_recent(row.seq)
+        return self.body(row) if body is None else body
+
+    def _forget_recent(self, seq: int) -> bytes | None:
+        body = self._recent.pop(seq, None)
+        if body is not None:
+            self._recent_bytes -= len(body)
+        return body
+
     def body(self, row: Row) -> bytes:
-        """The payload of a row. Raises :class:`Damaged`."""
+        """The payload of a row as the disk has it. Raises :class:`Damaged`."""
         frame = self.frame(row.seq)
         if frame is None:
             raise Damaged("the payload is missing")
@@ -343,6 +364,7 @@ class Store:
 
     def delete(self, row: Row) -> None:
         """Remove a row that is not waiting, with its payload and attempts."""
+        self._forget_recent(row.seq)
         self.connection.execute("DELETE FROM turns WHERE seq = ?", (row.seq,))
         self.connection.execute("DELETE FROM bodies WHERE seq = ?", (row.seq,))
         if row.attempts:

@@ -48,6 +48,9 @@ SWEEP_S: Final = 1.0
 CHORE_S: Final = 0.02
 """A background chore may hold the thread so long before jobs go first again."""
 
+RUSHED_SHARE: Final = 4
+"""A group of a quarter of its limit means that this thread is the bottleneck: it is stored uncompressed."""
+
 VACUUM_S: Final = 0.1
 VACUUM_PAGES: Final = 1024
 """Free pages are given back at this pace: 40 MiB a second, only while nothing else is to be done."""
@@ -254,6 +257,7 @@ class Writer(threading.Thread):
 
     def _commit(self, jobs: Sequence[Job]) -> None:
         desk = self._desk()
+        desk.store.packer.rushed = len(jobs) * RUSHED_SHARE >= self._settings.group_items
         with desk.store.transaction():
             for job in jobs:
                 job.result = job.run(desk)
