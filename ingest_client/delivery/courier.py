@@ -116,7 +116,8 @@ class Courier:
         found = batching.verdicts(
             status, reply.answer.body, [turn.turn_id for turn in turns], reply.shortfall
         )
-        return [self._explained(verdict, overall) for verdict in found], _about_endpoint(found, overall)
+        explained = [self._explained(verdict, overall) for verdict in found]
+        return explained, _about_endpoint(explained, overall)
 
     def _all(
         self, turns: Sequence[Claimed], reason: Reason, reply: Reply

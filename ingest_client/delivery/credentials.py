@@ -17,7 +17,7 @@ from typing import Final
 from ingest_client.delivery.counters import DeliveryCounters
 from ingest_client.delivery.settings import EndpointSettings
 
-log: Final = logging.getLogger(__name__)
+log: Final = logging.getLogger("steno.delivery")
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _LOOK_EVERY_S: Final = 1.0

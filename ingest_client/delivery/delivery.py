@@ -33,7 +33,7 @@ from ingest_client.delivery.snapshot import DeliverySnapshot, endpoint_snapshot
 from ingest_client.delivery.watch import Watch
 from ingest_client.spool.api import Claimed, Queue
 
-log: Constant = logging.getLogger(__name__)
+log: Constant = logging.getLogger("steno.delivery")
 
 _AT_ONCE: Constant = frozenset(
     {

@@ -13,9 +13,10 @@ from ingest_client.delivery.counters import DeliveryCounters
 from ingest_client.delivery.endpoints import Endpoint, EndpointStatus, Readiness
 from ingest_client.delivery.heartbeat import PING_PATH, read_pulse
 from ingest_client.delivery.http import HttpEndpoint
+from ingest_client.delivery.plaintext import readable
 from ingest_client.delivery.settings import DeliverySettings
 
-log: Final = logging.getLogger(__name__)
+log: Final = logging.getLogger("steno.delivery")
 
 _UNWELL: Final = frozenset({EndpointStatus.GONE, EndpointStatus.DRAINING, EndpointStatus.NOT_READY})
 
@@ -66,7 +67,7 @@ class Watch:
         except ExchangeFailed as failed:
             self.counters.heartbeats_missed += 1
             self.endpoint.silent = True
-            self._note(f"heartbeat: {failed.reason.value}: {failed}")
+            self._note(readable(f"heartbeat: {failed.reason.value}: {failed}"))
         else:
             self._hear(reply.answer.status, reply.answer.body)
         self._tell(before, self.endpoint.status(self.clock.monotonic_s()))

@@ -361,6 +361,27 @@ async def test_each_turn_of_a_batch_is_decided_by_its_own_result() -> None:
     assert all(row.state == "acknowledged" and seen[row.turn.turn_id] == 2 for row in busy)
 
 
+async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone() -> None:
+    """503 for the whole batch, 429 in each result, Retry-After: 2: that tenant waits, the other does not."""
+    queue = MemoryQueue()
+
+    async def over_quota(request: Request, talk: Talk) -> None:
+        if b'"tenant":"a"' not in request.body:
+            await talk.answer(202)
+            return
+        results = [{"index": n, "id": i, "status": 429} for n, i in enumerate(request.turn_ids())]
+        body = str({"accepted": 0, "rejected": len(results), "results": results}).replace("'", '"')
+        await talk.answer(503, body.encode(), "Retry-After: 60")
+
+    async with peer(over_quota) as ingest, delivering(queue, quick(ingest.url)) as delivery:
+        queue.put(queue.turn(seq, tenant="a") for seq in range(20))
+        await eventually(lambda: delivery.counters.attempts[Reason.THROTTLED] == 20)
+        queue.put(queue.turn(100 + seq, tenant="b") for seq in range(20))
+        await queue.until("acknowledged", 20, timeout_s=2)
+    assert all(attempt.delay_s == 60 for attempt in attempts(queue))
+    assert sum(b'"tenant":"a"' in request.body for request in ingest.posts) == 1
+
+
 async def test_without_results_a_rejection_sends_all_turns_again_singly() -> None:
     """An old ingest that only counts: whatever was rejected is found by sending each alone."""
     queue = MemoryQueue()
