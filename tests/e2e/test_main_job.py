@@ -9,7 +9,7 @@ import pytest
 from extproc.transport.address import TcpAddress
 from tests.e2e.conftest import StartEnvoy
 from tests.e2e.harness.client import Reply, fetch
-from tests.e2e.harness.envoy import Mode
+from tests.e2e.harness.envoy import Mode, Settings
 from tests.e2e.harness.provider import Script, answer_text, chat_request, frames, message_request
 from tests.e2e.harness.services import Ingest, Service, Sidecar
 from tests.e2e.harness.upstream import Upstream
@@ -93,7 +93,8 @@ async def test_capture_headers_never_reach_the_provider(
 async def test_a_stream_without_its_end_is_stored_as_far_as_it_came(
     start_envoy: StartEnvoy, provider: Upstream, steno: Sidecar, ingest: Ingest, leave: str
 ) -> None:
-    envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", steno.port)])
+    sidecar = [TcpAddress("127.0.0.1", steno.port)]
+    envoy = await start_envoy(Mode.OBSERVE, sidecar=sidecar, settings=Settings(deferred_close_s=1.0))
     cut = Script(chunks=40, delay_s=0.02)
     if leave == "upstream reset":
         cut = Script(chunks=40, delay_s=0.02, reset_after=10)
@@ -102,7 +103,7 @@ async def test_a_stream_without_its_end_is_stored_as_far_as_it_came(
     await fetch(
         envoy.port, ANTHROPIC, message_request(stream=True), cut, leave_after=8 if leave == "client" else None
     )
-    ledger = await steno.settled(1, timeout_s=40)  # Envoy holds the stream for deferred_close_timeout
+    ledger = await steno.settled(1)  # Envoy ends our stream after deferred_close_timeout
     assert (ledger["delivered"], ledger["imbalance"]) == (1, 0)
     assert len(await ingest.nodes(2)) == 2
     assert len(provider.served) == 1
