@@ -2,7 +2,8 @@
 
 A worker gets its settings as one JSON line on stdin and answers with one JSON line on
 stdout once it listens. Its stdin stays open: when it closes, the supervisor is gone and
-the worker stops. Logs go to stderr, shared.
+the worker stops. Logs go to stderr, shared. Where Envoy's access log is read, more lines follow both
+ways (``extproc.reconcile``).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import msgspec
 
 from extproc.admin import AdminPages, AdminServer
 from extproc.merge import merged_metrics
+from extproc.reconcile.reconciler import Reconciler
 from extproc.settings import SidecarSettings, encode_settings
 from extproc.transport.address import parse_address
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._clock_s = clock_s
         self._workers = [_Worker(index) for index in range(settings.workers)]
         self._stopping = asyncio.Event()
+        self._reconciler = _reconciler(settings)
         self._admin = AdminServer(
             parse_address(settings.admin_listen),
             AdminPages(metrics=self._metrics, state=self._state, ready=self._not_ready),
@@ -69,6 +72,11 @@ class Supervisor:
     def admin_address(self) -> str:
         """Where the admin pages are."""
         return str(self._admin.address)
+
+    @property
+    def access_log_address(self) -> str:
+        """Where Envoy's access log arrives; empty where it is not read."""
+        return str(self._reconciler.address) if self._reconciler is not None else ""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -82,6 +90,9 @@ class Supervisor:
         """
         await self._admin.start()
         try:
+            if self._reconciler is not None:
+                self._settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+                await self._reconciler.start()
             await asyncio.gather(*(self._spawn(worker) for worker in self._workers))
         except BaseException:
             await self._stop_all()
@@ -95,6 +106,8 @@ class Supervisor:
         """Watch the workers until ``stop``; then let them drain."""
         async with asyncio.TaskGroup() as watchers:
             watching = [watchers.create_task(self._watch(worker)) for worker in self._workers]
+            if self._reconciler is not None:
+                watching.append(watchers.create_task(self._reconciler.run()))
             await self._stopping.wait()
             await self._stop_all()
             for task in watching:
@@ -124,6 +137,7 @@ class Supervisor:
         while not self._stopping.is_set():
             started = self._clock_s()
             assert worker.process is not None
+            await self._follow(worker.process)
             code = await worker.process.wait()
             if self._stopping.is_set():
                 return
@@ -138,6 +152,14 @@ class Supervisor:
                 await self._spawn(worker)
             except (WorkerError, TimeoutError, OSError) as error:
                 _log.exception("worker did not start", extra={"worker": worker.index, "error": str(error)})
+
+    async def _follow(self, process: asyncio.subprocess.Process) -> None:
+        """Read what a worker tells of its exchanges, to its end."""
+        if self._reconciler is not None:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            # What a dead worker does not read goes nowhere: asyncio drops it, and the turns stay owed.
+            await self._reconciler.follow(process.stdout, process.stdin.write)
 
     async def _stop_all(self) -> None:
         running = [w.process for w in self._workers if w.process is not None and w.process.returncode is None]
@@ -154,6 +176,8 @@ class Supervisor:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+        if self._reconciler is not None:
+            await self._reconciler.stop()
         await self._admin.stop()
 
     # -- pages ----------------------------------------------------------------
@@ -190,7 +214,8 @@ class Supervisor:
             "# TYPE steno_worker_restarts_total counter",
             f"steno_worker_restarts_total {sum(worker.restarts for worker in self._workers)}",
         ]
-        return "\n".join(lines).encode() + b"\n" + merged_metrics(pages)
+        own = self._reconciler.metrics() if self._reconciler is not None else b""
+        return "\n".join(lines).encode() + b"\n" + own + merged_metrics(pages)
 
     async def _state(self) -> dict[str, object]:
         pages = await self._ask("/state")
@@ -199,6 +224,7 @@ class Supervisor:
                 {
                     "index": worker.index,
                     "pid": worker.ready.pid if worker.ready is not None else None,
+                    "pid": worker.ready.pid if worker.ready is not None else None,
                     "ready": worker.ready is not None,
                     "restarts": worker.restarts,
                     "state": msgspec.json.decode(pages[str(worker.index)])
@@ -206,9 +232,21 @@ class Supervisor:
                     else None,
                 }
                 for worker in self._workers
-            ]
+            ],
+            "access_log": self._reconciler.state() if self._reconciler is not None else None,
         }
 
     async def _not_ready(self) -> str:
         missing = [str(worker.index) for worker in self._workers if worker.ready is None]
         return f"workers not ready: {', '.join(missing)}" if missing else ""
+
+
+def _reconciler(settings: SidecarSettings) -> Reconciler | None:
+    if not settings.access_log_listen:
+        return None
+    return Reconciler(
+        parse_address(settings.access_log_listen),
+        data_dir=settings.data_dir,
+        classifier=settings.classifier,
+        grace_s=settings.access_log_grace_s,
+    )

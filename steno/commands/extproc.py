@@ -50,7 +50,14 @@ async def serve(settings: SidecarSettings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, supervisor.stop)
     await supervisor.start()
-    _log.info("sidecar is up", extra={"listen": supervisor.addresses, "admin": supervisor.admin_address})
+    _log.info(
+        "sidecar is up",
+        extra={
+            "listen": supervisor.addresses,
+            "admin": supervisor.admin_address,
+            "access_log": supervisor.access_log_address or None,
+        },
+    )
     await supervisor.run()
     _log.info("sidecar has stopped")
 
@@ -85,6 +92,8 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         capture_errors=cast("bool", value("capture_errors")),
         log_level=cast("str", value("log_level")),
         classifier=classifier,
+        access_log_listen=cast("str", value("access_log_listen")),
+        access_log_grace_s=cast("float", value("access_log_grace")),
         tls=TlsSettings(certificate=certificate, key=key, client_ca=client_ca)
         if certificate is not None and key is not None
         else None,

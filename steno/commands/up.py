@@ -93,6 +93,7 @@ async def _stack(directory: Path) -> AsyncGenerator[_Stack]:
         await _start(
             parts, directory, "extproc", f"--listen={_HOST}:{ext_proc}", f"--admin-listen={_HOST}:{metrics}",
             f"--ingest-url=http://{_HOST}:{ingest}", f"--data-dir={directory}/spool", "--drain=5s",
+            f"--access-log-listen={_HOST}:{access_log}",
         )  # fmt: skip
         ports = envoy.EnvoyPorts(
             listener=listener, admin=admin, ext_proc=ext_proc, access_log=access_log, upstream=upstream

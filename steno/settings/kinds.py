@@ -50,15 +50,19 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """An address to listen on."""
+    """An address to listen on. ``may_be_empty``: nothing listens then."""
+
+    may_be_empty: bool = False
 
     @property
     def expected(self) -> str:
         """What is accepted."""
-        return "HOST:PORT, [IPV6]:PORT or unix:PATH"
+        return "HOST:PORT, [IPV6]:PORT or unix:PATH" + (", or empty" if self.may_be_empty else "")
 
     def read(self, given: object) -> str:
         """The address as it was written."""
+        if given == "" and self.may_be_empty:
+            return ""
         try:
             parse_address(str(given))
         except AddressError as error:

@@ -60,6 +60,20 @@ ROWS: Final = (
         also="TAPES_METRICS_ADDR",
     ),
     Row(
+        path="extproc.access_log_listen",
+        kind=Listen(may_be_empty=True),
+        default="",
+        help="Where Envoy's access log (gRPC) arrives: turns that were served but not seen get named.",
+        reason="empty: off, as Envoy must be told to send it; deploy/envoy.yaml sends it to 127.0.0.1:50052",
+    ),
+    Row(
+        path="extproc.access_log_grace",
+        kind=Span(1, 3600),
+        default="30s",
+        help="How long a served turn waits for its exchange before it counts as not seen.",
+        reason="more than Envoy's deferred close (15 s) and its flush of the log (1 s)",
+    ),
+    Row(
         path="extproc.ingest_url",
         kind=Texts(),
         default="http://127.0.0.1:8090",
