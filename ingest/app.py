@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from ingest import openapi
 from ingest.access import Access, AccessError, KeysError, TenantNameError, UnauthenticatedError
 from ingest.bodies import ByteBudget
 from ingest.deriver import Deriver
@@ -88,6 +90,14 @@ def _access(settings: IngestSettings) -> Access:
         raise StartError(f"the keys file cannot be used: {error}") from error
 
 
+def _version() -> str:
+    """The installed version; a checkout that is not installed has none."""
+    try:
+        return metadata.version("steno")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
 def build(settings: IngestSettings) -> Application:
     """Make every part. Nothing is opened yet, but an event loop must be running when it starts."""
     metrics = Metrics(CollectorRegistry())
@@ -105,6 +115,7 @@ def build(settings: IngestSettings) -> Application:
         deriver=deriver,
         hub=hub,
         retention=Retention(store, settings.retention, hub.publish),
+        openapi=openapi.document(_version()),
     )
     asgi = Starlette(
         routes=router(),

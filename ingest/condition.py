@@ -52,3 +52,8 @@ async def metrics(request: Request) -> Response:
     service.metrics.derive_lag.set(count)
     service.metrics.derive_lag_seconds.set(max(0.0, time.time() - oldest / 1e6) if oldest else 0)
     return Response(generate_latest(service.metrics.registry), media_type=_METRICS_TYPE)
+
+
+async def openapi(request: Request) -> Response:
+    """Show the OpenAPI document."""
+    return reply(service_of(request).openapi)

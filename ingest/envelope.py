@@ -263,8 +263,6 @@ def _cased(raw: bytes, struct: type[Struct], name: str) -> bytes:
 def _convert(raw: bytes, struct: type[T]) -> T:
     try:
         return msgspec.json.decode(raw, type=struct)
-    except msgspec.ValidationError:
-        raise
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return msgspec.convert(_tolerant(raw, struct.__name__), struct)
 

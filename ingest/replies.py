@@ -1,11 +1,13 @@
 """Answers as JSON, and the wire types of the answers (OpenAPI is made from them)."""
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.responses import Response
+
+from ingest_client.payload import TurnPayload
 
 _ENCODER: Final = msgspec.json.Encoder()
 ACTIONS: Final = {
@@ -22,6 +24,32 @@ ACTIONS: Final = {
 """What the caller can do about each status."""
 _HEADERS: Final = {401: {"www-authenticate": "Bearer"}}
 _RETRY_AFTER: Final = {429: "1", 502: "1", 503: "2"}
+
+
+class Batch(Struct, frozen=True):
+    """Several turns."""
+
+    turns: Annotated[list[TurnPayload], Meta(min_length=1, max_length=1000)]
+
+
+class TranscriptSession(Struct, frozen=True, omit_defaults=True):
+    """The session of a transcript: as on a turn, but it must be named."""
+
+    harness_session_id: Annotated[str, Meta(min_length=1)]
+    harness_id: str = ""
+    auth_subject: str = ""
+
+
+class TranscriptPayload(Struct, frozen=True, omit_defaults=True):
+    """A harness's own record of a session."""
+
+    session: TranscriptSession
+    records: list[object]
+    agent_id: str = ""
+    agent_type: str = ""
+    description: str = ""
+    tool_use_id: str = ""
+    kind: Literal["", "interacted"] = ""
 
 
 class Accepted(Struct, frozen=True):

@@ -3,10 +3,11 @@
 The router, the OpenAPI document and the tests read this table and nothing else.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,30 +16,41 @@ from ingest import administering, condition, reading, streaming, views, writing
 from ingest.replies import (
     Accepted,
     Alive,
+    Batch,
     BatchAnswer,
     Deleted,
     NodeList,
     Readiness,
     Requeued,
     TranscriptAnswer,
+    TranscriptPayload,
 )
+from ingest_client.payload import TurnPayload
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One route. ``answers`` maps each status to the type of its body (None: not JSON)."""
+    """One route.
+
+    ``takes`` and ``gives`` are the types of the bodies (None: no body, or ``media_type``
+    instead of JSON); ``status`` is that of success, ``refusals`` are the others, with
+    ``Refusal`` as body unless ``refusal_types`` says otherwise.
+    """
 
     method: str
     path: str
     handler: Handler
     summary: str
-    takes: type | None = None
+    takes: type[Struct] | None = None
     query: tuple[str, ...] = ()
-    gives: type | None
+    required: tuple[str, ...] = ()
+    gives: type[Struct] | None
+    media_type: str = "text/plain"
     status: int = 200
     refusals: tuple[int, ...] = ()
+    refusal_types: Mapping[int, type[Struct]] = field(default_factory=dict[int, type[Struct]])
 
 
 READ: Final = (400, 401, 403, 503)
@@ -50,7 +62,7 @@ ROUTES: Final = (
         path="/v1/ingest",
         handler=writing.post_turn,
         summary="Store one turn.",
-        takes=object,
+        takes=TurnPayload,
         gives=Accepted,
         status=202,
         refusals=(400, 401, 403, 413, 422, 502, 503),
@@ -60,17 +72,18 @@ ROUTES: Final = (
         path="/v1/ingest/batch",
         handler=writing.post_batch,
         summary="Store several turns; each is judged as if it had come alone.",
-        takes=object,
+        takes=Batch,
         gives=BatchAnswer,
         status=202,
-        refusals=(400, 401, 403, 413, 502),
+        refusals=(400, 401, 403, 413, 422, 502, 503),
+        refusal_types={422: BatchAnswer, 503: BatchAnswer},
     ),
     Row(
         method="POST",
         path="/v1/ingest/transcript",
         handler=writing.post_transcript,
         summary="Store a harness's own record of a session.",
-        takes=object,
+        takes=TranscriptPayload,
         gives=TranscriptAnswer,
         status=202,
         refusals=(400, 401, 403, 413, 502, 503),
@@ -154,6 +167,7 @@ ROUTES: Final = (
         summary="Stream what happens, without bodies, as server-sent events.",
         query=("tenant",),
         gives=None,
+        media_type="text/event-stream",
         refusals=READ,
     ),
     Row(
@@ -162,6 +176,7 @@ ROUTES: Final = (
         handler=administering.delete_turns,
         summary="Delete the turns of a tenant or session, received before a time.",
         query=("tenant", "session", "before"),
+        required=("tenant",),
         gives=Deleted,
         refusals=READ,
     ),
@@ -171,7 +186,9 @@ ROUTES: Final = (
         handler=administering.export,
         summary="Write out the turns of a tenant as JSON lines.",
         query=("tenant", "state"),
+        required=("tenant",),
         gives=None,
+        media_type="application/x-ndjson",
         refusals=READ,
     ),
     Row(
@@ -203,6 +220,16 @@ ROUTES: Final = (
         handler=condition.ready,
         summary="Say whether turns can be stored now.",
         gives=Readiness,
+        refusals=(503,),
+        refusal_types={503: Readiness},
+    ),
+    Row(
+        method="GET",
+        path="/openapi",
+        handler=condition.openapi,
+        summary="Show this document.",
+        gives=None,
+        media_type="application/json",
     ),
     Row(method="GET", path="/metrics", handler=condition.metrics, summary="Show the metrics.", gives=None),
 )

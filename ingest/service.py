@@ -1,5 +1,6 @@
 """What the handlers share: the parts of one running service."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ingest.access import Access
@@ -26,3 +27,4 @@ class Service:
     deriver: Deriver
     hub: Hub
     retention: Retention
+    openapi: Mapping[str, object]

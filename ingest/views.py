@@ -1,5 +1,6 @@
 """Rows as the API shows them: the wire types of the read surface, and how they are made."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import cast
 
@@ -244,8 +245,7 @@ _SAME_STEP = (
 
 def turn_detail(found: Found, body: Body, attempts: list[TurnRow]) -> TurnDetail:
     """A turn with everything that is kept of it."""
-    meta = as_object(body.meta)
-    view = canonical(found.turn, as_object(body.response), meta)
+    view = canonical(found.turn, _read(body.response), _read(body.meta))
     return TurnDetail(
         turn=turn_item(found),
         canonical=dict(view),
@@ -264,14 +264,31 @@ def turn_detail(found: Found, body: Body, attempts: list[TurnRow]) -> TurnDetail
 
 
 def shown(text: bytes) -> Raw | None:
-    """Stored JSON as part of an answer: as sent, or repaired where a strict reader would choke."""
+    """Stored JSON as part of an answer: as sent, repaired where a strict reader would choke,
+    and as one string where nobody could read it (numbers of thousands of digits).
+    """
     if not text:
         return None
     try:
         msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return Raw(msgspec.json.encode(jsontext.decode(text)))
+        return _repaired(text)
     return Raw(text)
+
+
+def _repaired(text: bytes) -> Raw:
+    try:
+        return Raw(msgspec.json.encode(jsontext.decode(text)))
+    except (jsontext.JsonError, OverflowError, RecursionError):
+        return Raw(msgspec.json.encode(text.decode("utf-8", "replace")))
+
+
+def _read(text: bytes) -> Mapping[str, object]:
+    """A stored object, or an empty one where nobody can read it."""
+    try:
+        return as_object(text)
+    except jsontext.JsonError:
+        return {}
 
 
 def session_item(row: SessionRow) -> SessionItem:

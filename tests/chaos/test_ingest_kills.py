@@ -184,7 +184,7 @@ async def test_a_disk_that_fails_is_503_until_it_works_again(tmp_path: Path, kin
     for number in range(60):
         try:
             connection.begin()
-            turns.put(connection, [new_turn(key=f"k{number}", size=20_000)])
+            turns.put(connection, [new_turn(key=f"k{number}", noise=20_000)])
             connection.commit()
             kept.append(f"k{number}")
         except UnavailableError:

@@ -1,5 +1,7 @@
 """Turns for the store, made without an envelope."""
 
+import os
+
 from ingest.ids import uuid7
 from ingest.store.rows import Body, NewTurn, State
 from ingest.store.turns import digest_of, packed
@@ -15,10 +17,11 @@ def new_turn(
     tenant: str = "default",
     state: State = State.ACCEPTED,
     size: int = 0,
+    noise: int = 0,
 ) -> NewTurn:
-    """A turn whose body is told from others by ``text`` (or by its key)."""
+    """A turn whose body is told from others by ``text`` (or by its key). ``noise`` does not compress."""
     number = next(_numbers)
-    content = (text or key).encode() + b"x" * size
+    content = (text or key).encode() + b"x" * size + os.urandom(noise // 2).hex().encode()
     return NewTurn(
         id=uuid7(number, number.to_bytes(10, "big")),
         tenant=tenant,
