@@ -224,7 +224,6 @@ class Supervisor:
                 {
                     "index": worker.index,
                     "pid": worker.ready.pid if worker.ready is not None else None,
-                    "pid": worker.ready.pid if worker.ready is not None else None,
                     "ready": worker.ready is not None,
                     "restarts": worker.restarts,
                     "state": msgspec.json.decode(pages[str(worker.index)])
