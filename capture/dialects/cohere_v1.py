@@ -19,13 +19,13 @@ from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.openai_answer import Call
 from capture.dialects.pieces import Pieces
+from capture.dialects.unreadable import unreadable_input
 from capture.dialects.wire_usage import wire_usage
 from capture.stop_words import result_of
 from capture.turn import (
     Block,
     Choice,
     Damage,
-    Diagnostic,
     Dialect,
     Ending,
     JsonObject,
@@ -168,8 +168,10 @@ class CohereV1Fold:
                 self._name(members)
             case "text-generation":
                 self._add_said(members)
-            case "stream-end" | "stream-error":
+            case "stream-end":
                 self._end(members, data)
+            case "stream-error":
+                self._fail(data)
             case "":
                 self._nameless(members, data)
             case _ if kind not in _UNREAD:
@@ -217,7 +219,7 @@ class CohereV1Fold:
             self._take(response)
         answer = self._answer(0)
         answer.finish_reason = as_text(members.get("finish_reason")) or answer.finish_reason
-        # An error breaks the stream off: is_finished says so, but nothing was completed.
+        # An error breaks the stream off, although is_finished is there.
         if as_text(members.get("err")) or members.get("error"):
             self._fail(data)
         else:
@@ -290,18 +292,20 @@ class CohereV1Fold:
         failed = self._error is not None
         partial = not self._is_document and (failed or not ended)
         usage = usage_of(self._meta)
+        choices = tuple(answer.choice(partial=partial, failed=failed) for answer in answers)
+        unreadable = unreadable_input(call for choice in choices for call in choice.tool_calls)
         return Turn(
             dialect=Dialect.COHERE_V1,
             model="",
             response_id=self._id or self._response_id or None,
             role="assistant",
             blocks=answers[0].blocks(),
-            choices=tuple(answer.choice(partial=partial, failed=failed) for answer in answers),
+            choices=choices,
             usage=usage,
             partial=partial,
             wire=self._wire(answers, usage, done=ended),
             provider_error=self._error,
-            diagnostics=(*self._damage.diagnostics(), *_unreadable(answers)),
+            diagnostics=self._damage.diagnostics() + unreadable,
         )
 
     def _wire(self, answers: Sequence[_Answer], usage: Usage, *, done: bool) -> WireFacts:
@@ -344,9 +348,3 @@ def _wire_choice(answer: _Answer) -> JsonObject:
     content = [wire_block(block) for block in answer.blocks()]
     message = {"role": "assistant", "content": content}
     return {"index": answer.index, "message": message, "stop_reason": answer.finish_reason}
-
-
-def _unreadable(answers: Sequence[_Answer]) -> tuple[Diagnostic, ...]:
-    calls = [call.tool_call() for answer in answers for call in answer.made()]
-    bad = [call.name for call in calls if call.arguments is None]
-    return (Diagnostic(Damage.UNPARSEABLE_TOOL_INPUT, len(bad), bad[0][:200]),) if bad else ()

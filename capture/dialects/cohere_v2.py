@@ -18,13 +18,13 @@ from capture.dialects.json_text import compact
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.openai_answer import Call
 from capture.dialects.pieces import Pieces
+from capture.dialects.unreadable import unreadable_input
 from capture.dialects.wire_usage import wire_usage
 from capture.stop_words import result_of
 from capture.turn import (
     Block,
     Choice,
     Damage,
-    Diagnostic,
     Dialect,
     Ending,
     JsonObject,
@@ -142,9 +142,10 @@ class CohereV2Fold:
                 continue
             content = message.content
             if type(content) is _Content and event.type == "content-delta":
-                kind, said = ("text", content.text) if content.text else ("thinking", content.thinking)
-                part = parts.get((event.index or 0, kind))
-                if said and part is not None:
+                said, other = content.text, content.thinking
+                part = parts.get((event.index or 0, "text" if said else "thinking"))
+                said = said or other
+                if said and part is not None and not (content.text and other):
                     part.said.append(said)
                     touched.add(part.said)
                     continue
@@ -205,14 +206,17 @@ class CohereV2Fold:
         self, index: int, content: _Content | list[object] | None, *, opens: bool, data: bytes
     ) -> None:
         given = content if isinstance(content, _Content) else _Content()
-        kind = "thinking" if given.type == "thinking" or given.thinking else "text"
-        said = given.text or given.thinking
-        if given.type not in (None, "", "text", "thinking"):
+        told = {"thinking": given.thinking, "text": given.text}
+        said = {kind: text for kind, text in told.items() if text is not None}
+        if (given.type or "text") not in told or not (said or given.type):
             self._keep_unknown(_content_in(data))
-        elif opens or (said and (index, kind) not in self._open_parts):
-            self._open(index, {"type": kind, kind: said})
-        elif said:
-            self._open_parts[index, kind].said.append(said)
+        elif opens:
+            self._open(index, {"type": given.type, **said})
+        else:
+            for kind, text in said.items():
+                if (index, kind) not in self._open_parts:
+                    self._open(index, {"type": kind})
+                self._open_parts[index, kind].said.append(text)
 
     def _open(self, index: int, content: JsonObject) -> None:
         """A content item begins; in a one-shot answer it ends there too."""
@@ -226,7 +230,8 @@ class CohereV2Fold:
 
     def _keep_unknown(self, content: object) -> None:
         self._damage.add(Damage.UNKNOWN_CONTENT, as_text((as_mapping(content) or {}).get("type")))
-        self._unknown.append(content)
+        if content is not None:
+            self._unknown.append(content)
 
     def _add_call(self, index: int, given: object, *, opens: bool) -> None:
         call = None if opens else self._open_calls.get(index)
@@ -316,7 +321,7 @@ class CohereV2Fold:
             partial=partial,
             wire=self._wire(usage, done=ended),
             provider_error=self._error,
-            diagnostics=(*self._damage.diagnostics(), *_unreadable(calls)),
+            diagnostics=(*self._damage.diagnostics(), *unreadable_input(calls)),
             unparsed=(*([{"tool_plan": self._plan.text()}] if self._plan else []), *self._unknown),
         )
 
@@ -410,12 +415,7 @@ def _message(members: Mapping[str, object]) -> _Message:
 
 def _content(members: Mapping[str, object]) -> _Content:
     return _Content(
-        type=as_text(members.get("type")),
-        text=as_text(members.get("text")),
-        thinking=as_text(members.get("thinking")),
+        type=as_text(members.get("type")) or None,
+        text=as_text(members.get("text")) or None,
+        thinking=as_text(members.get("thinking")) or None,
     )
-
-
-def _unreadable(calls: Sequence[ToolCall]) -> tuple[Diagnostic, ...]:
-    bad = [call.name for call in calls if call.arguments is None]
-    return (Diagnostic(Damage.UNPARSEABLE_TOOL_INPUT, len(bad), bad[0][:200]),) if bad else ()

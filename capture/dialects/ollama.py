@@ -20,6 +20,7 @@ from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.openai_answer import Call
 from capture.dialects.pieces import Pieces
+from capture.dialects.unreadable import unreadable_input
 from capture.dialects.wire_usage import total_of, wire_usage
 from capture.http_error import provider_error
 from capture.stop_words import result_of
@@ -227,18 +228,19 @@ class OllamaFold:
         ended = self._done or self._is_document
         partial = not ended or (self._error is not None and not self._is_document)
         usage = _usage(self._usage)
+        answer = self._choice(partial=partial)
         return Turn(
             dialect=self.dialect,
             model=self._model,
             response_id=None,
             role=self._role or "assistant",
             blocks=self._blocks(),
-            choices=(self._choice(partial=partial),),
+            choices=(answer,),
             usage=usage,
             partial=partial,
             wire=self._wire(usage, done=ended),
             provider_error=self._error,
-            diagnostics=self._damage.diagnostics(),
+            diagnostics=self._damage.diagnostics() + unreadable_input(answer.tool_calls),
         )
 
     def _choice(self, *, partial: bool) -> Choice:
