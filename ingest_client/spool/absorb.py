@@ -75,6 +75,11 @@ class Absorb:
         self._begin(store, self._source)
         return Progress.MORE
 
+    def close(self) -> None:
+        """Close the source."""
+        if self._source is not None:
+            self._source.close()
+
     def _begin(self, store: Store, source: Source) -> None:
         """Move the books and the snapshots, once; learn the generations' numbers, always."""
         fresh = self.name not in store.books.absorbed
@@ -188,8 +193,7 @@ class Absorb:
 
     def _finish(self) -> None:
         """Leave the report, or remove what is empty now."""
-        if self._source is not None:
-            self._source.close()
+        self.close()
         self.done = True
         if not self.damaged:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -235,3 +239,6 @@ class Reconcile:
                     returned -= missing
         self.report(unreachable, returned)
         return Progress.DONE
+
+    def close(self) -> None:
+        """Nothing is open."""

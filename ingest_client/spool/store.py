@@ -336,7 +336,7 @@ class Store:
         return found[0] if found else None
 
     def claimed_body(self, row: Row) -> bytes:
-        """The payload of a row on its way out, from memory if it was kept just now. Raises :class:`Damaged`."""
+        """The payload of a row on its way out; from memory if just kept. Raises :class:`Damaged`."""
         body = self._forget_recent(row.seq)
         return self.body(row) if body is None else body
 

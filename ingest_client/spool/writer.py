@@ -94,6 +94,10 @@ class Chore(Protocol):
         """Do a little, in transactions of its own."""
         ...
 
+    def close(self) -> None:
+        """Let go of what is open; another process goes on."""
+        ...
+
 
 @dataclass(slots=True)
 class Condition:
@@ -523,6 +527,8 @@ class Writer(threading.Thread):
             if job is not None:
                 leftover.append(job)
         self._serve(leftover)
+        for chore in self._chores:
+            chore.close()
         if self._at_desk():
             try:
                 desk = self._desk()

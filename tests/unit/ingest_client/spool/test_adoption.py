@@ -1,0 +1,192 @@
+"""Spools of dead processes: taken over whole, exactly once, with their books."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from capture.outcomes import Outcome
+from ingest_client.ledger import Ledger
+from ingest_client.spool import Checkpoint, Spool, SpoolRefused, SpoolSettings
+from ingest_client.spool.desk import Desk
+from ingest_client.spool.files import DiskFiles
+from ingest_client.spool.instance import instances, make_private, refuse_network, try_lock
+from ingest_client.spool.writer import Progress
+from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
+
+LARGE = 1 << 30
+QUICK = SpoolSettings(adopt_every_s=0.1)
+SETTINGS = SpoolSettings(quota_age_s=0, zstd_level=0)
+
+
+async def open_spool(root: Path, settings: SpoolSettings | None = None) -> Spool:
+    return await Spool.open(root, settings, clock=Clock(), ledger=Ledger())
+
+
+async def names(spool: Spool) -> list[str]:
+    claimed = await spool.claim(10_000, LARGE, START, per_tenant=10_000)
+    return [each.turn_id for each in claimed]
+
+
+async def eventually_one_instance(root: Path, settled: Spool, spooled: int) -> None:
+    for _ in range(100):
+        if len(instances(root)) == 1 and settled.ledger.spooled == spooled:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{instances(root)}, {settled.ledger}")
+
+
+async def test_a_restart_takes_over_the_files_where_they_lie(tmp_path: Path) -> None:
+    """Nothing moves: 90,000 turns are there at once."""
+    first = await open_spool(tmp_path)
+    first.ledger.observe()
+    await first.keep(turn("t1"))
+    await first.close(5)
+    (folder,) = instances(tmp_path)
+    second = await open_spool(tmp_path)
+    assert instances(tmp_path) == [folder]
+    assert await names(second) == ["t1"]
+    await second.close(5)
+
+
+async def test_a_handover_ends_with_the_turns_of_both_processes_in_one_spool(tmp_path: Path) -> None:
+    """The new process starts while the old one drains; what the old one leaves is adopted."""
+    old = await open_spool(tmp_path)
+    for number in range(3):
+        old.ledger.observe()
+        await old.keep(turn(f"old{number}"))
+    (claimed, *_) = await old.claim(1, LARGE, START, per_tenant=1)
+    await old.retry(claimed.seq, START, Tried(1))
+    new = await open_spool(tmp_path, QUICK)
+    new.ledger.observe()
+    await new.keep(turn("new0"))
+    assert len(instances(tmp_path)) == 2
+    await old.close(5)
+    await eventually_one_instance(tmp_path, new, 4)
+    await asyncio.sleep(0.3)
+    found = await new.claim(10, LARGE, START, per_tenant=10)
+    assert {each.turn_id: each.attempts for each in found} == {"old0": 1, "old1": 0, "old2": 0, "new0": 0}
+    assert new.ledger == Ledger(observed=4, spooled=4)
+    await new.close(5)
+    third = await open_spool(tmp_path)
+    assert third.ledger == Ledger(observed=4, spooled=4)
+    await third.close(5)
+
+
+async def test_dead_letters_checkpoints_and_losses_come_along(tmp_path: Path) -> None:
+    """The adopted generation's books are closed as after any crash."""
+    old = await open_spool(tmp_path)
+    for _ in range(3):
+        old.ledger.observe()
+    await old.keep(turn("dead"))
+    (claimed,) = await old.claim(1, LARGE, START, per_tenant=1)
+    await old.dead_letter(claimed.seq, Outcome.INGEST_REJECT, "422", Tried(1))
+    await old.checkpoint(
+        Checkpoint(turn_id="long", tenant="a", started_at_ns=START, heartbeat_at_ns=START, body=b"half")
+    )
+    new = await open_spool(tmp_path, QUICK)
+    await old.close(5)
+    for _ in range(100):
+        if new.ledger.observed == 3:
+            break
+        await asyncio.sleep(0.05)
+    assert new.ledger.ended == {Outcome.INGEST_REJECT: 1, Outcome.CRASH: 1}
+    assert (new.ledger.open, new.ledger.imbalance) == (1, 0)
+    interrupted: list[Checkpoint] = []
+    while not interrupted:
+        await asyncio.sleep(0.05)
+        interrupted = await new.take_interrupted(START)
+    assert [(each.turn_id, each.body) for each in interrupted] == [("long", b"half")]
+    await new.keep(turn("long"))
+    assert new.ledger.spooled == 1
+    await new.close(5)
+
+
+@pytest.mark.parametrize("steps", range(9))
+async def test_an_adoption_that_is_cut_off_goes_on_where_it_stopped(tmp_path: Path, steps: int) -> None:
+    """After any step: no turn twice, none missing, the books counted once."""
+    old = await open_spool(tmp_path)
+    for _ in range(300):
+        old.ledger.observe()
+    await asyncio.gather(*(old.keep(turn(f"t{n}", body=bytes([n % 251]) * 9_000)) for n in range(300)))
+    new = tmp_path / "new"
+    make_private(new)
+    await old.close(5)
+    lock = try_lock(new)
+    files = DiskFiles(folder=new, settings=SETTINGS, generation_id="one", clock=Clock())
+    desk = Desk(files.open())
+    (chore,) = files.find_chores()
+    for _ in range(steps):
+        chore.step(desk)
+    delivered = _deliver_some(desk)
+    chore.close()
+    desk.store.close()
+    files = DiskFiles(folder=new, settings=SETTINGS, generation_id="two", clock=Clock())
+    desk = Desk(files.open())
+    for chore in files.find_chores():
+        while chore.step(desk) is not Progress.DONE:
+            pass
+    rest, _ = desk.claim(1000, LARGE, START, 1000, ())
+    assert sorted(delivered + [each.turn_id for each in rest]) == sorted(f"t{n}" for n in range(300))
+    assert desk.store.books.totals() == {
+        "observed": 300,
+        "spooled": 300 - len(delivered),
+        **({"delivered": len(delivered)} if delivered else {}),
+    }
+    assert not list((new / "adopted").iterdir())
+    desk.store.close()
+    assert lock is not None
+    lock.release()
+
+
+def _deliver_some(desk: Desk) -> list[str]:
+    """What ingest takes between two crashes must not come back from the adopted files."""
+    claimed, _ = desk.claim(50, LARGE, START, 50, ())
+    with desk.store.transaction():
+        desk.store.acknowledge([each.seq for each in claimed])
+    return [each.turn_id for each in claimed]
+
+
+async def test_a_living_process_is_never_adopted(tmp_path: Path) -> None:
+    """Its lock is held."""
+    one = await open_spool(tmp_path, QUICK)
+    two = await open_spool(tmp_path, QUICK)
+    one.ledger.observe()
+    await one.keep(turn("t1"))
+    await asyncio.sleep(0.5)
+    assert len(instances(tmp_path)) == 2
+    assert await names(two) == []
+    await one.close(5)
+    await two.close(5)
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    """flock, on the folder's own lock file."""
+    lock = try_lock(tmp_path)
+    assert lock is not None
+    assert try_lock(tmp_path) is None
+    lock.release()
+    again = try_lock(tmp_path)
+    assert again is not None
+    again.release()
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
+def test_network_file_systems_are_refused(tmp_path: Path, kind: str) -> None:
+    """By the mount that the folder lies on, with advice."""
+    mounts = (
+        "24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+        f"30 24 0:50 / {tmp_path} rw,relatime shared:9 - {kind} server:/export rw\n"
+    )
+    with pytest.raises(SpoolRefused, match="local disk"):
+        refuse_network(tmp_path / "spool", mounts)
+    refuse_network(tmp_path.parent, mounts)
+
+
+def test_a_local_mount_below_a_network_mount_is_allowed(tmp_path: Path) -> None:
+    """The nearest mount decides."""
+    mounts = (
+        f"30 24 0:50 / {tmp_path} rw - nfs server:/export rw\n"
+        f"31 30 8:2 / {tmp_path}/with\\040space rw - xfs /dev/sdb rw\n"
+    )
+    refuse_network(tmp_path / "with space" / "spool", mounts)
