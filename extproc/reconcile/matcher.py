@@ -314,9 +314,11 @@ _HOLLOW: Final = frozenset({"client_disconnect", "upstream_no_response", "missin
 
 
 def _hollow(served: Served, exchange: Exchange) -> bool:
-    """Whether the worker tells of an exchange that came to nothing where Envoy served it whole.
+    """Whether the worker tells of an exchange that came to nothing where Envoy served a turn.
 
-    Its stream was cut on the way to the worker, and what the worker excluded was a turn.
+    The stream was cut on its way to the worker: what the worker excluded had an answer. Envoy's
+    word decides where it served the whole, or where the worker got none of the answer's bytes.
     """
-    whole = served.status == OK and ending_of(served) is ServedEnding.COMPLETE and served.response_bytes > 0
-    return whole and exchange.outcome in _HOLLOW
+    if served.status != OK or not served.response_bytes or exchange.outcome not in _HOLLOW:
+        return False
+    return ending_of(served) is ServedEnding.COMPLETE or not exchange.response_bytes

@@ -17,6 +17,8 @@ from tests.unit.extproc.reconcile.playbook import (
     verdicts,
 )
 
+LEFT = ("downstream_connection_termination",)
+
 
 def test_a_turn_and_its_entry_are_matched_at_once() -> None:
     machine = matcher()
@@ -195,17 +197,33 @@ def test_the_entry_of_an_exchange_that_was_dropped_is_not_called_lost() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["client_disconnect", "upstream_no_response", "missing_status"])
-def test_a_stream_that_was_cut_on_its_way_to_the_worker_is_told_from_a_client_that_left(outcome: str) -> None:
-    for entry, verdict in ((served(), "not_captured"), (_left(), "matched")):
-        machine = matcher()
-        machine.begun(1, begun(1))
-        machine.ended(1, ended(1, outcome, response_bytes=0), ns(0))
-        machine.entry(entry, ns(0))
-        assert verdicts(machine.tick(ns(0))) == [(1001.0, verdict)]
+@pytest.mark.parametrize(
+    ("entry", "seen_bytes", "verdict"),
+    [
+        (served(), 0, "not_captured"),
+        (served(), 60, "not_captured"),
+        (served(flags=LEFT), 0, "not_captured"),
+        (served(flags=LEFT), 60, "matched"),
+        (served(flags=LEFT, response_bytes=0, status=0), 0, "matched"),
+        (served(status=502), 0, "matched"),
+    ],
+)
+def test_a_stream_that_was_cut_on_its_way_to_the_worker_is_told_from_a_client_that_left(
+    outcome: str, entry: Served, seen_bytes: int, verdict: str
+) -> None:
+    machine = matcher()
+    machine.begun(1, begun(1))
+    machine.ended(1, ended(1, outcome, response_bytes=seen_bytes), ns(0))
+    machine.entry(entry, ns(0))
+    assert verdicts(machine.tick(ns(0))) == [(1001.0, verdict)]
 
 
-def _left() -> Served:
-    return served(details="downstream_remote_disconnect", flags=("downstream_connection_termination",))
+def test_a_turn_that_was_kept_is_never_called_not_captured() -> None:
+    machine = matcher()
+    machine.begun(1, begun(1))
+    machine.ended(1, ended(1, "", response_bytes=0), ns(0))
+    machine.entry(served(), ns(0))
+    assert verdicts(machine.tick(ns(0))) == [(1001.0, "matched")]
 
 
 def test_a_turn_of_which_bytes_are_missing_says_so() -> None:
