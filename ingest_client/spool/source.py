@@ -18,11 +18,12 @@ BATCH_ROWS: Final = 64
 BATCH_BYTES: Final = 1 << 20
 """What one transaction of taking over moves: little enough not to hold up the turns of the day."""
 
-_BLIND_STEPS: Final = 2_000
+_BLIND_STEPS: Final = 500
 """How many seqs are tried one by one behind a page that cannot be read, in one step."""
 
-_FURTHEST: Final = 100_000
-"""How far behind the last readable row others are looked for when the end itself cannot be read."""
+_FURTHEST: Final = 10_000
+"""How far behind the last readable row others are looked for when the end itself cannot be read: about
+three times what hangs on one inner page."""
 
 
 class Snapshot(NamedTuple):
@@ -53,6 +54,7 @@ class Source:
     close: Callable[[], None]
     errors: int = 0
     _last: int = -1
+    _guessed: bool = False
 
     def lives(self) -> dict[int, Life]:
         """Its generations, as far as they can be read."""
@@ -123,6 +125,8 @@ class Source:
             values = self._try(partial(self._row, seq))
             if values is not None:
                 rows.append(as_row(values))
+                if self._guessed:
+                    self._last = max(self._last, seq + _FURTHEST)
             if len(rows) >= BATCH_ROWS:
                 return rows, seq
         return rows, upto
@@ -141,6 +145,7 @@ class Source:
         """The highest seq; a guess where the end cannot be read."""
         if self._last < 0:
             found = self._try(lambda: integer(self.connection, "SELECT ifnull(max(seq), 0) FROM turns"))
+            self._guessed = found is None
             self._last = self._first() + _FURTHEST if found is None else found
         return self._last
 

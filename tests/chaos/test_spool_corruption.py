@@ -4,6 +4,7 @@ The short form runs in CI. The full one (10,000 spools, some minutes):
 ``STENO_T7_SPOOLS=10000 pytest tests/chaos/test_spool_corruption.py``.
 """
 
+import asyncio
 import os
 import random
 import shutil
@@ -17,7 +18,9 @@ from typing import cast
 import pytest
 
 from capture.outcomes import Outcome
-from ingest_client.sink import Quarantine
+from ingest_client.ledger import Ledger
+from ingest_client.sink import Kept, Quarantine
+from ingest_client.spool import Spool
 from ingest_client.spool.absorb import REPORT
 from ingest_client.spool.api import Checkpoint, Claimed
 from ingest_client.spool.desk import Desk
@@ -269,6 +272,40 @@ def test_a_torn_last_transaction_is_a_power_cut_and_no_damage(image: Path, tmp_p
     found = recover(folder)
     assert found.set_aside == 0
     assert found.terms[Outcome.INGEST_REJECT] == 0
+
+
+async def test_damage_met_while_running_sets_the_files_aside_and_loses_only_what_it_hit(
+    tmp_path: Path,
+) -> None:
+    """The process goes on with fresh files; its claims, its books and the readable turns carry over."""
+    settings = SpoolSettings(quota_age_s=0, zstd_level=0)
+    spool = await Spool.open(tmp_path, settings, clock=Clock(), ledger=Ledger())
+    for _ in range(1200):
+        spool.ledger.observe()
+    await asyncio.gather(*(spool.keep(turn(f"t{n}", body=bytes([n % 251]) * 15_000)) for n in range(1000)))
+    await asyncio.sleep(1.5)  # the log is moved into the database when the thread has time
+    (database,) = tmp_path.rglob("spool.db")  # noqa: ASYNC240
+    with database.open("r+b") as file:
+        pages = database.stat().st_size // 4096
+        for page in range(pages // 3, pages // 3 + 200):
+            file.seek(page * 4096)
+            file.write(b"\xa5" * 4096)
+    delivered: set[str] = set()
+    for _ in range(400):
+        found = await spool.claim(100, 1 << 30, START, per_tenant=100)
+        delivered |= {each.turn_id for each in found}
+        await spool.acknowledge([each.seq for each in found])
+        if spool.ledger.spooled == 0:
+            break
+        await asyncio.sleep(0.02)
+    ledger = spool.ledger
+    assert len(list(tmp_path.glob(f"*/damaged/*/{REPORT}"))) == spool.condition.set_aside == 1  # noqa: ASYNC240
+    assert (ledger.spooled, ledger.open, ledger.imbalance) == (0, 200, 0)
+    assert 800 < len(delivered) < 1000
+    assert ledger.delivered + ledger.ended[Outcome.VOLUME_DISCARDED] == 1000
+    for n in range(1000, 1100):
+        assert await spool.keep(turn(f"t{n}")) == Kept()
+    await spool.close(5)
 
 
 @pytest.mark.parametrize("kind", ["text", "empty", "another program's database", "zeros"])
