@@ -54,11 +54,16 @@ def _action(
     purpose: str,
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+    add_data_dir(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """The flags that every command on a data directory has."""
     parser.add_argument("--data-dir", metavar="DIR", help="of the sidecar (STENO_EXTPROC_DATA_DIR)")
     parser.add_argument("--config", metavar="FILE", help="YAML file with settings (STENO_CONFIG)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _add_states(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +86,7 @@ def _list(parsed: argparse.Namespace) -> int:
     states = _states(parsed) or ("dead_letter", "quarantined", "damaged")
     selection = _selection(parsed, states)
     out = _Out(parsed)
-    with _instances(parsed) as instances:
+    with with_instances(parsed) as instances:
         left = cast("int", parsed.limit)
         for instance in instances:
             for record in _records(instance, "list", selection):
@@ -93,18 +98,18 @@ def _list(parsed: argparse.Namespace) -> int:
                 groups = cast("list[Json]", instance.access.call("summary", Selection())["groups"])
                 for group in groups:
                     out.say(f"{instance.name}: {group['turns']} {group['state']} of {group['tenant']}")
-        return out.troubles(instances)
+        return report_troubles(instances)
 
 
 def _show(parsed: argparse.Namespace) -> int:
     selection = Selection(turn_ids=(cast("str", parsed.turn_id),))
     out = _Out(parsed)
-    with _instances(parsed) as instances:
+    with with_instances(parsed) as instances:
         for instance in instances:
             for record in _records(instance, "show", selection):
                 out.whole(instance, record)
                 return 0
-        out.troubles(instances)
+        report_troubles(instances)
     raise CommandError(f"no spool has the turn {parsed.turn_id}")
 
 
@@ -120,7 +125,7 @@ def _requeue(parsed: argparse.Namespace) -> int:
     selection = _selection(parsed, states or ("dead_letter", "quarantined"))
     done = refused = 0
     out = _Out(parsed)
-    with _instances(parsed) as instances:
+    with with_instances(parsed) as instances:
         for instance in instances:
             for page in _pages(instance, "requeue", selection, body=body, progress="requeued"):
                 done += len(cast("list[str]", page["requeued"]))
@@ -130,15 +135,14 @@ def _requeue(parsed: argparse.Namespace) -> int:
         out.say(f"{done} requeued, {refused} refused", {"requeued": done, "refused": refused})
         if turn_ids and not done and not refused:
             raise CommandError("no spool has such dead letters or quarantined records")
-        return max(out.troubles(instances), int(refused > 0))
+        return max(report_troubles(instances), int(refused > 0))
 
 
 def _export(parsed: argparse.Namespace) -> int:
     selection = _selection(parsed, _states(parsed))
     output = cast("Path | None", parsed.output)
     number = 0
-    out = _Out(parsed)
-    with _instances(parsed) as instances, _writer(output) as target:
+    with with_instances(parsed) as instances, _writer(output) as target:
         for instance in instances:
             for record in _records(instance, "export", selection, progress="exported"):
                 body = record.pop("body", None)
@@ -147,13 +151,13 @@ def _export(parsed: argparse.Namespace) -> int:
                 target.write(msgspec.json.encode(record).decode() + "\n")
                 number += 1
         print(f"{number} exported", file=sys.stderr)
-        return out.troubles(instances)
+        return report_troubles(instances)
 
 
 def _verify(parsed: argparse.Namespace) -> int:
     out = _Out(parsed)
     sound = True
-    with _instances(parsed) as instances:
+    with with_instances(parsed) as instances:
         for instance in instances:
             report = _verify_one(instance)
             sound &= bool(report.pop("sound"))
@@ -239,7 +243,7 @@ def _purge(parsed: argparse.Namespace) -> int:
     selection = _selection(parsed, states)
     out = _Out(parsed)
     removed = 0
-    with _instances(parsed) as instances:
+    with with_instances(parsed) as instances:
         for instance in instances:
             if instance.access is None:
                 continue
@@ -252,7 +256,7 @@ def _purge(parsed: argparse.Namespace) -> int:
             out.say(f"{removed} removed", {"purged": removed})
         else:
             out.say(f"{removed} would be removed: add --yes", {"would_purge": removed})
-        return out.troubles(instances)
+        return report_troubles(instances)
 
 
 # Reading pages
@@ -343,7 +347,8 @@ def _text(file: Path) -> str:
 
 
 @contextmanager
-def _instances(parsed: argparse.Namespace) -> Generator[list[Instance]]:
+def with_instances(parsed: argparse.Namespace) -> Generator[list[Instance]]:
+    """Every spool below the data directory, let go of at the end. Raises CommandError."""
     given = {
         "extproc.data_dir": cast("str | None", parsed.data_dir),
         "config": cast("str | None", parsed.config),
@@ -408,9 +413,10 @@ class _Out:
         if isinstance(body, str):
             print(msgspec.json.format(body, indent=2))
 
-    def troubles(self, instances: list[Instance]) -> int:
-        """Say which instances could not be reached; the exit code that this makes."""
-        for instance in instances:
-            if instance.trouble:
-                print(f"steno: {instance.name}: {instance.trouble}", file=sys.stderr)
-        return int(any(instance.trouble for instance in instances))
+
+def report_troubles(instances: list[Instance]) -> int:
+    """Say which instances could not be reached; the exit code that this makes."""
+    for instance in instances:
+        if instance.trouble:
+            print(f"steno: {instance.name}: {instance.trouble}", file=sys.stderr)
+    return int(any(instance.trouble for instance in instances))

@@ -13,6 +13,7 @@ from capture.outcomes import Outcome, State
 from ingest_client.sink import Quarantine
 from ingest_client.spool import Spool
 from steno.cli import CommandError
+from steno.commands import ledger
 from steno.commands.spool import configure
 from tests.unit.ingest_client.spool.parts import START, Tried, turn
 
@@ -220,6 +221,44 @@ async def test_verify_of_structural_damage_says_how_much_is_unreachable_and_chan
     assert unreachable > 0
     assert readable + unreachable == 64
     assert database.read_bytes() == data
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_the_ledger_command_shows_the_balance_of_all_spools(
+    shell: Shell, running: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the books on disk: the same whether the process runs or not."""
+    spool = await fill(shell.root)
+    spool.ledger.observe()
+    spool.ledger.end(Outcome.POLICY)
+    other = await Spool.open(shell.root, clock=lambda: START)
+    other.ledger.observe()
+    await other.keep(turn("elsewhere"))
+    await asyncio.sleep(1.2)
+    if not running:
+        await spool.close(5)
+        await other.close(5)
+    parser = argparse.ArgumentParser()
+    ledger.configure(parser)
+    parsed = parser.parse_args(["--data-dir", str(shell.root), "--json", "--generations"])
+    code = await asyncio.to_thread(cast("Callable[[argparse.Namespace], int]", parsed.run), parsed)
+    balance = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert len(balance.pop("generations")) == 2
+    assert balance == {
+        "observed": 6,
+        "open": 0,
+        "spooled": 2,
+        "delivered": 0,
+        "dead_lettered": 1,
+        "quarantined": 2,
+        "lost": 0,
+        "excluded": 1,
+        "outcomes": {"policy": 1, "marshal_error": 2, "ingest_reject": 1},
+        "imbalance": 0,
+    }
+    await spool.close(5)
+    await other.close(5)
 
 
 async def test_a_missing_data_directory_is_an_error_and_not_a_success(shell: Shell) -> None:
