@@ -254,9 +254,9 @@ def bulk(url: str, count: int) -> None:
     connection = engine.writer()
     template = prepared([envelope(1)])[0]
     last = 0
-    for _ in range(0, count, 20_000):
+    for start in range(0, count, 20_000):
         connection.begin()
-        seqs = connection.allocate(20_000)
+        seqs = connection.allocate(min(20_000, count - start))
         last = seqs[-1]
         base = time.time_ns() // 1000 - 30 * 86_400_000_000
         put(

@@ -11,13 +11,15 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -41,6 +43,7 @@ from ingest.service import Service
 from ingest.settings import IngestSettings
 from ingest.store.connection import Engine, StoreError, UnavailableError
 from ingest.store.postgres import PostgresEngine, UnsafeServerError
+from ingest.store.rows import Event
 from ingest.store.schema import NewerSchemaError
 from ingest.store.sqlite import SqliteEngine
 from ingest.store.store import Store
@@ -104,7 +107,9 @@ def build(settings: IngestSettings) -> Application:
     limits = WriteLimits(queue_jobs=settings.queue_jobs, queue_bytes=settings.queue_bytes)
     store = Store(engine_of(settings.database_url), limits)
     hub = Hub()
-    deriver = Deriver(store, metrics, hub.publish)
+    # Where instances share a database, each hears of its own events as of the others'.
+    publish = _unheard if store.notifies else hub.publish
+    deriver = Deriver(store, metrics, publish)
     service = Service(
         settings=settings,
         store=store,
@@ -114,7 +119,7 @@ def build(settings: IngestSettings) -> Application:
         budget=ByteBudget(settings.queue_bytes),
         deriver=deriver,
         hub=hub,
-        retention=Retention(store, settings.retention, hub.publish),
+        retention=Retention(store, settings.retention, publish),
         openapi=openapi.document(_version()),
     )
     asgi = Starlette(
@@ -151,6 +156,8 @@ async def running(application: Application) -> AsyncGenerator[Service]:
                 group.create_task(service.deriver.run())
             group.create_task(service.retention.run(service.hub.closed))
             group.create_task(_reload(service))
+            if service.store.notifies:
+                group.create_task(_hear(service))
             try:
                 yield service
             finally:
@@ -158,6 +165,25 @@ async def running(application: Application) -> AsyncGenerator[Service]:
                 service.deriver.stop()
     finally:
         await service.store.close()
+
+
+def _unheard(_: Sequence[Event]) -> None:
+    """Events that come back through the database."""
+
+
+async def _hear(service: Service) -> None:
+    """Publish what any instance on this database tells."""
+    loop = asyncio.get_running_loop()
+    stopped = threading.Event()
+
+    def heard(payload: str) -> None:
+        events = msgspec.json.decode(payload, type=list[Event])
+        loop.call_soon_threadsafe(service.hub.publish, events)
+
+    listening = asyncio.create_task(asyncio.to_thread(service.store.listen, heard, stopped))
+    await service.hub.closed.wait()
+    stopped.set()
+    await listening
 
 
 async def _reload(service: Service) -> None:

@@ -51,6 +51,7 @@ class Deriver:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self.stopping = False
+        self.running = False
 
     def wake(self) -> None:
         """Something new waits."""
@@ -58,7 +59,12 @@ class Deriver:
         self._wake.set()
 
     async def settled(self, within_s: float) -> bool:
-        """Wait until nothing waits, at most ``within_s`` seconds; whether that came to pass."""
+        """Wait until nothing waits, at most ``within_s`` seconds; whether that came to pass.
+
+        Does not wait where nobody derives.
+        """
+        if not self.running:
+            return False
         try:
             await asyncio.wait_for(self._idle.wait(), within_s)
         except TimeoutError:
@@ -72,6 +78,7 @@ class Deriver:
 
     async def run(self) -> None:
         """Derive what waits, and then what comes."""
+        self.running = True
         while not self.stopping:
             self._wake.clear()
             try:
@@ -100,7 +107,7 @@ class Deriver:
         self._metrics.derived.labels("ok").inc(len(results))
         self._metrics.derived.labels("failed").inc(len(failures))
         for seq, reason in failures:
-            _log.warning("turn %d could not be derived: %s", seq, reason)
+            _log.warning("turn %d could not be derived: %a", seq, reason)
         if busy:
             await asyncio.sleep(min(_GIVE_WAY_S, time.monotonic() - began))
         return True

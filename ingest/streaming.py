@@ -22,13 +22,14 @@ async def stream_events(request: Request) -> Response:
     """Stream run_update, step_update, finalize, delete and gap events from now on."""
     tenant = tenant_of(request)
     return StreamingResponse(
-        _lines(service_of(request).hub, tenant),
+        event_lines(service_of(request).hub, tenant),
         media_type="text/event-stream",
         headers={"cache-control": "no-store"},
     )
 
 
-async def _lines(hub: Hub, tenant: str) -> AsyncGenerator[bytes]:
+async def event_lines(hub: Hub, tenant: str) -> AsyncGenerator[bytes]:
+    """The stream of one tenant, until the service leaves."""
     async with hub.listen(tenant) as listener:
         yield b": listening\n\n"
         while not hub.closed.is_set():

@@ -3,8 +3,9 @@
 SQL is written once, with ``?`` for values, in what SQLite and PostgreSQL share.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Protocol, TypeAlias
 
 Value: TypeAlias = str | int | bytes | float | None
@@ -50,6 +51,14 @@ class Connection(Protocol):
         """Reserve ``count`` sequence numbers, ascending, never given out before."""
         ...
 
+    def alone(self) -> None:
+        """Until the transaction ends, nobody else is in one that asked for this."""
+        ...
+
+    def notify(self, payload: str) -> None:
+        """Send ``payload`` (less than 8,000 bytes) to every :meth:`Engine.listen` with the commit."""
+        ...
+
     def begin(self) -> None:
         """Begin a write transaction."""
         ...
@@ -74,6 +83,13 @@ class Engine(Protocol):
     """How many connections may write at a time."""
     directory: Path | None
     """Where the database is on this machine's disk; None when it is elsewhere."""
+
+    notifies: bool
+    """Whether :meth:`listen` hears what connections notify: instances on several machines do."""
+
+    def listen(self, heard: Callable[[str], None], stopped: Event) -> None:
+        """Call ``heard`` with every payload, in this thread, until ``stopped``."""
+        ...
 
     def prepare(self) -> None:
         """Create or migrate the schema."""

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from ingest.store import reads
 from ingest.store.connection import Connection, Value
+from ingest.store.derived import announce
 from ingest.store.rows import Event
 from ingest.store.turns import clean
 
@@ -63,6 +64,7 @@ def _chosen(connection: Connection, scope: Scope) -> list[int]:
 
 def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> tuple[int, list[Event]]:
     """Delete up to :data:`BATCH` turns of ``scope``: how many, and what happened. Call until 0."""
+    connection.alone()
     seqs = _chosen(connection, scope)
     if not seqs:
         return 0, []
@@ -77,10 +79,12 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
         "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)",
         (now_us, clean(who), "delete", scope.tenant, clean(scope.words()), len(seqs)),
     )
-    return len(seqs), [
+    events = [
         Event(kind="delete", tenant=scope.tenant, session_id=session, turns=len(seqs))
         for session in sorted(sessions) or [""]
     ]
+    announce(connection, events)
+    return len(seqs), events
 
 
 def _each(connection: Connection, sql: str, seqs: Sequence[int]) -> None:
@@ -128,6 +132,7 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
 
 def requeue_all(connection: Connection) -> int:
     """Drop everything derived and derive every accepted turn again; how many."""
+    connection.alone()
     for table in ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage"):
         connection.run(f"DELETE FROM {table}")  # noqa: S608 -- constants
     connection.run("DELETE FROM derive_failures")

@@ -15,6 +15,8 @@ from ingest.store.packing import pack
 from ingest.store.rows import Body, Event, NodeRow, RunRow, SessionRow, StepRow, TurnRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, body_of, clean
 
+_EVENTS_AT_ONCE: Final = 10
+"""Events of one notification: PostgreSQL takes less than 8,000 bytes."""
 _NOTHING: Final = "DO NOTHING"
 _REPLACING_SESSION: Final = tables.replacing(SessionRow, "tenant", "id")
 _REPLACING_RUN: Final = tables.replacing(RunRow, "tenant", "id")
@@ -56,6 +58,7 @@ def save(
 
     Turns that were deleted while they were being derived are left out. Returns what happened.
     """
+    connection.alone()
     waiting = _still_waiting(connection, [one.turn.seq for one in derived])
     derived = [one for one in derived if one.turn.seq in waiting]
     _save_nodes(connection, derived)
@@ -67,7 +70,15 @@ def save(
     tables.put_rows(connection, "derive_failures", reasons, _NOTHING)
     done = [one.turn.seq for one in derived] + [seq for seq, _ in failures]
     connection.run_many("DELETE FROM pending WHERE seq = ?", [(seq,) for seq in done])
+    announce(connection, events)
     return events
+
+
+def announce(connection: Connection, events: Sequence[Event]) -> None:
+    """Tell every instance, with the commit."""
+    for start in range(0, len(events), _EVENTS_AT_ONCE):
+        payload = msgspec.json.encode(events[start : start + _EVENTS_AT_ONCE])
+        connection.notify(payload.decode())
 
 
 def _still_waiting(connection: Connection, seqs: Sequence[int]) -> set[int]:

@@ -6,10 +6,12 @@ SQLite. Durability is the server's: ``synchronous_commit`` is switched on for ev
 writing connection, and a server with ``fsync`` off is refused.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+import logging
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Event
 from typing import Final, cast
 
 import psycopg
@@ -17,7 +19,11 @@ import psycopg
 from ingest.store.connection import BeginError, CollisionError, Row, UnavailableError, Value
 from ingest.store.schema import STEPS, NewerSchemaError, statements
 
+_log = logging.getLogger("steno.ingest.store")
 _MIGRATION_LOCK: Final = 7_305_001
+_DERIVED_LOCK: Final = 7_305_002
+_CHANNEL: Final = "steno_ingest"
+_LISTEN_S: Final = 0.25
 _CONNECT_TIMEOUT_S: Final = 5
 
 
@@ -69,6 +75,14 @@ class PostgresConnection:
         rows = self.run("SELECT nextval('turn_seq') FROM generate_series(1, ?)", (count,))
         return [cast("int", row[0]) for row in rows]
 
+    def alone(self) -> None:
+        """Take turns with every other connection that asks for it, of any instance."""
+        self.run("SELECT pg_advisory_xact_lock(?)", (_DERIVED_LOCK,))
+
+    def notify(self, payload: str) -> None:
+        """NOTIFY, delivered with the commit."""
+        self.run("SELECT pg_notify(?, ?)", (_CHANNEL, payload))
+
     def begin(self) -> None:
         """Begin a transaction."""
         try:
@@ -94,12 +108,28 @@ class PostgresConnection:
 class PostgresEngine:
     """A PostgreSQL database."""
 
+    notifies = True
     writers = 2
     """Two groups in flight: one collects and inserts while the other waits for the disk."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self.directory: Path | None = None
+
+    def listen(self, heard: Callable[[str], None], stopped: Event) -> None:
+        """LISTEN, again after every loss of the connection (what was said meanwhile is lost)."""
+        while not stopped.is_set():
+            try:
+                with psycopg.connect(
+                    self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S
+                ) as listener:
+                    listener.execute(f"LISTEN {_CHANNEL}")
+                    while not stopped.is_set():
+                        for notification in listener.notifies(timeout=_LISTEN_S):
+                            heard(notification.payload)
+            except psycopg.Error as error:
+                _log.warning("the event channel is away: %a", str(error))
+                stopped.wait(_LISTEN_S)
 
     def prepare(self) -> None:
         """Create the schema, or bring it up to date; one instance does it, the others wait."""

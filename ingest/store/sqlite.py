@@ -6,9 +6,10 @@ corrupt a WAL, and one writer is what group commit wants anyway.
 """
 
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Final, Protocol, cast
 
 import apsw
@@ -86,6 +87,12 @@ class SqliteConnection:
         last = cast("int", rows[0][0])
         return range(last - count + 1, last + 1)
 
+    def alone(self) -> None:
+        """There is one writer anyhow."""
+
+    def notify(self, payload: str) -> None:
+        """Nobody listens elsewhere: the events of one process stay in it."""
+
     def begin(self) -> None:
         """Begin a write transaction."""
         try:
@@ -121,11 +128,15 @@ class SqliteEngine:
     """
 
     writers = 1
+    notifies = False
 
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
         self._path = path
         self.directory: Path | None = path.parent
         self._vfs = vfs
+
+    def listen(self, heard: Callable[[str], None], stopped: Event) -> None:
+        """Nothing is heard."""
 
     def prepare(self) -> None:
         """Create the file, its directory and its schema, or bring them up to date."""

@@ -38,6 +38,15 @@ class Store:
         return self._engine.directory
 
     @property
+    def notifies(self) -> bool:
+        """Whether events come by :meth:`listen`, from every instance, rather than from one's own writes."""
+        return self._engine.notifies
+
+    def listen(self, heard: Callable[[str], None], stopped: threading.Event) -> None:
+        """Call ``heard`` with every payload that is notified, in this thread, until ``stopped``."""
+        self._engine.listen(heard, stopped)
+
+    @property
     def waiting(self) -> int:
         """Writes that are not durable yet."""
         return self._writers.waiting if self._writers else 0

