@@ -250,8 +250,6 @@ class Delivery:
             endpoint.learned.batch_unknown()
         endpoint.finish(tenant, len(turns), size)
         self._settle(endpoint, turns, delivered, started_ns)
-        if self._paused(tenant, self._clock.monotonic_s()):
-            self._release(tenant)
         self._send_what_may_go()
 
     # Settling.

@@ -11,7 +11,7 @@ from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.connection import Connection, Reply
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
-from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer
+from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer, serving
 from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
 
 MAX_ANSWER = 64 * 1024
@@ -410,12 +410,7 @@ async def test_a_413_that_comes_before_the_body_was_read_is_seen() -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(read_little, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        async with delivering(queue, quick(url)):
-            queue.put([queue.turn(1, size=30_000_000)])
-            await queue.until("dead_letter", 1)
-    finally:
-        server.close()
+    async with serving(read_little) as port, delivering(queue, quick(f"http://127.0.0.1:{port}")):
+        queue.put([queue.turn(1, size=30_000_000)])
+        await queue.until("dead_letter", 1)
     assert queue.rows[1].reason == "too_large (413): big"

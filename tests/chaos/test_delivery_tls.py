@@ -12,7 +12,7 @@ from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from tests.unit.ingest_client.delivery.certificates import Authority, Pair, needs_openssl
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
-from tests.unit.ingest_client.delivery.peer import Request, Talk, peer
+from tests.unit.ingest_client.delivery.peer import Request, Talk, peer, serving
 from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
 
 pytestmark = needs_openssl
@@ -89,15 +89,11 @@ async def test_a_server_that_speaks_plain_text_gets_nothing(ours: Authority) -> 
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(plain, "127.0.0.1", 0)
-    url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
-    try:
-        settings = quick(endpoints=(EndpointSettings(url=url, ca_file=ours.cert),))
+    async with serving(plain) as port:
+        settings = quick(endpoints=(EndpointSettings(url=f"https://localhost:{port}", ca_file=ours.cert),))
         async with delivering(queue, settings) as delivery:
             queue.put([queue.turn(1)])
             await eventually(lambda: delivery.counters.attempts[Reason.TLS_FAILED] >= 1)
-    finally:
-        server.close()
     assert b"request_id" not in heard
     assert queue.states() == {"pending": 1}
 

@@ -108,12 +108,14 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
     return Request(method, path, fields, body, asyncio.get_running_loop().time())
 
 
+Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @asynccontextmanager
-async def peer(
-    behaviour: Behaviour = accept, *, ssl_context: ssl.SSLContext | None = None, port: int = 0
-) -> AsyncGenerator[Peer, None]:
-    """A peer on an ephemeral port of loopback, gone afterwards with all its connections."""
-    found = Peer(behaviour, scheme="http" if ssl_context is None else "https")
+async def serving(
+    handler: Handler, *, ssl_context: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncGenerator[int, None]:
+    """A server on loopback whose connections all end with it; yields its port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,18 +123,28 @@ async def peer(
         assert task is not None
         tasks.add(task)
         try:
-            await found.handle(reader, writer)
+            await handler(reader, writer)
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
             tasks.discard(task)
 
     server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=ssl_context, limit=2**26)
-    found.port = server.sockets[0].getsockname()[1]
     try:
-        yield found
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted transports say so to their streams
+
+
+@asynccontextmanager
+async def peer(
+    behaviour: Behaviour = accept, *, ssl_context: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncGenerator[Peer, None]:
+    """A peer on an ephemeral port of loopback, gone afterwards with all its connections."""
+    found = Peer(behaviour, scheme="http" if ssl_context is None else "https")
+    async with serving(found.handle, ssl_context=ssl_context, port=port) as found.port:
+        yield found
