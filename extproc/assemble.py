@@ -9,13 +9,11 @@ marshalled is quarantined whole with its reason: it is never dropped, and never 
 empty.
 """
 
-import base64
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, cast
 
-import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from capture import jsontext, redact
 from capture.canonical import ViewFacts, view
@@ -30,6 +28,7 @@ from capture.reduce import Reduced, ResponseFacts, ResponseReducer, Undecodable
 from capture.routes import Kind
 from capture.turn import Dialect, Refused, Turn
 from capture.wire_response import reduced_response
+from extproc import quarantine
 from extproc.exchange import OK, Captured, Instant
 from ingest_client import payload
 from ingest_client.payload import MarshalError, Meta, TurnPayload, embed, marshal
@@ -62,11 +61,9 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
     try:
         request = _decoded_request(captured)
     except CodingError as error:
-        return quarantined(captured, identity, Outcome.REQUEST_DECODE, str(error))
+        return _request_undecoded(captured, identity, str(error))
     if not captured.request_ended and request.value is None and captured.request.received_bytes:
-        return quarantined(
-            captured, identity, Outcome.REQUEST_DECODE, "the response ended before the request did"
-        )
+        return _request_undecoded(captured, identity, "the response ended before the request did")
     if len(request.body) > captured.policy.request_budget_bytes:
         return Outcome.REQUEST_OVER_BUDGET
     if captured.classification.kind is Kind.AMBIGUOUS:
@@ -87,15 +84,38 @@ def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect
     if isinstance(turn, Refused):
         return quarantined(captured, identity, Outcome.REDUCER_ERROR, turn.reason)
     try:
-        body = marshal(_payload(captured, identity, request, turn))
+        body = marshal(_payload(captured, identity, request, turn, embed(request.body)))
     except MarshalError as error:
-        return quarantined(captured, identity, Outcome.MARSHAL_ERROR, str(error))
+        return _without_request(captured, identity, request, turn, (Outcome.MARSHAL_ERROR, str(error)))
     return Record(
         turn_id=identity.turn_id,
         tenant=captured.policy.tenant,
         body=body,
         created_at_ns=captured.started.wall_ns,
     )
+
+
+def _request_undecoded(captured: Captured, identity: TurnIdentity, reason: str) -> Record:
+    """The answer is reduced all the same: it may be a stream, of which nothing else is kept."""
+    dialect = captured.classification.dialect
+    turn = _reduced(captured, dialect) if dialect is not None else None
+    request = _Request(captured.request.joined(), None)
+    if not isinstance(turn, Turn) or not captured.response_bytes:
+        return quarantined(captured, identity, Outcome.REQUEST_DECODE, reason)
+    return _without_request(captured, identity, request, turn, (Outcome.REQUEST_DECODE, reason))
+
+
+def _without_request(
+    captured: Captured, identity: TurnIdentity, request: _Request, turn: Turn, why: tuple[Outcome, str]
+) -> Record:
+    """Keep the turn and, beside it, its request; the captured bytes where even the answer
+    cannot be written.
+    """
+    try:
+        payload = marshal(_payload(captured, identity, request, turn, Raw(b"null")), max_bytes=None)
+    except MarshalError:
+        payload = None
+    return quarantined(captured, identity, *why, request=request.body, payload=payload)
 
 
 def _reduced(captured: Captured, dialect: Dialect) -> Reduced:
@@ -144,7 +164,7 @@ def snapshot(captured: Captured, identity: TurnIdentity, now: Instant) -> bytes 
     if not isinstance(turn, Turn):
         return None
     try:
-        made = _payload(replace(captured, ended=now), identity, request, turn)
+        made = _payload(replace(captured, ended=now), identity, request, turn, embed(request.body))
         made.meta.interrupted = made.meta.partial = True
         return marshal(made)
     except MarshalError:
@@ -164,12 +184,14 @@ def _reduced_so_far(captured: Captured, dialect: Dialect) -> Reduced | None:
 # -- the payload ----------------------------------------------------------------
 
 
-def _payload(captured: Captured, identity: TurnIdentity, request: _Request, turn: Turn) -> TurnPayload:
+def _payload(
+    captured: Captured, identity: TurnIdentity, request: _Request, turn: Turn, embedded: Raw
+) -> TurnPayload:
     session = captured.envelope.session
     return TurnPayload(
         provider=captured.classification.provider,
         agent_name=captured.envelope.agent_name,
-        request=embed(request.body),
+        request=embedded,
         response=_response(captured, turn),
         meta=_meta(captured, identity, request, turn),
         session=UNSET if session is None else _session(session),
@@ -250,30 +272,22 @@ def _session(session: Session) -> payload.Session:
 # -- quarantine -----------------------------------------------------------------
 
 
-def quarantined(captured: Captured, identity: TurnIdentity, outcome: Outcome, reason: str) -> Record:
-    """Keep the whole of a turn that could not be made, as plain bytes in one JSON text."""
+def quarantined(
+    captured: Captured,
+    identity: TurnIdentity,
+    outcome: Outcome,
+    reason: str,
+    *,
+    request: bytes | None = None,
+    payload: bytes | None = None,
+) -> Record:
+    """Keep the whole of a turn that could not be made (``extproc.quarantine`` has the format)."""
     return Record(
         turn_id=identity.turn_id,
         tenant=captured.policy.tenant,
-        body=_kept(captured, outcome, reason),
+        body=quarantine.write(captured, identity.turn_id, outcome, reason, request=request, payload=payload),
         created_at_ns=captured.started.wall_ns,
         quarantine=Quarantine(outcome=outcome, reason=reason),
-    )
-
-
-def _kept(captured: Captured, outcome: Outcome, reason: str) -> bytes:
-    response = captured.reducer.document if captured.reducer is not None else bytes(captured.error_body)
-    return msgspec.json.encode(
-        {
-            "quarantined": outcome.value,
-            "reason": jsontext.scrub_text(reason),
-            "method": jsontext.scrub_text(captured.head.method),
-            "path": jsontext.scrub_text(redact.path(captured.head.path)),
-            "request_headers": jsontext.scrub(redact.headers(captured.head.headers)),
-            "request_base64": base64.b64encode(captured.request.joined()).decode(),
-            "response_headers": jsontext.scrub(redact.headers(captured.response_headers)),
-            "response_base64": base64.b64encode(response).decode(),
-        }
     )
 
 

@@ -28,6 +28,10 @@ _log = logging.getLogger(__name__)
 KEEPERS: Final = 32
 """Turns being kept at once. They mostly wait for one shared commit."""
 
+LARGE_BYTES: Final = 1 << 20
+"""A larger exchange is assembled in a thread, one at a time: should it end in quarantine, its text
+is searched for credentials, at some ten megabytes a second."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineLimits:
@@ -59,6 +63,7 @@ class Pipeline:
         self._ids = TurnIds()
         # A name alone: the end of an exchange that was written down and became no turn.
         self._queue: asyncio.Queue[Captured | str] = asyncio.Queue()
+        self._one_large = asyncio.Semaphore(1)
         self._waiting_turns = 0
         self.waiting_bytes = 0
 
@@ -113,7 +118,11 @@ class Pipeline:
 
     async def _keep(self, captured: Captured) -> None:
         identity = TurnIdentity(captured.turn_id or self.name())
-        made = _assembled(captured, identity)
+        if _weight(captured) > LARGE_BYTES:
+            async with self._one_large:
+                made = await asyncio.to_thread(_assembled, captured, identity)
+        else:
+            made = _assembled(captured, identity)
         if isinstance(made, Outcome):
             self._end(captured, made)
             return

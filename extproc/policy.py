@@ -23,12 +23,14 @@ RESPONSE_BUDGET_BYTES: Final = 512 * 1024 * 1024
 class Policy:
     """One tenant's rules at one moment.
 
-    ``errors``: answers with a status other than 200 become turns too.
+    ``errors``: answers with a status other than 200 become turns too. ``quarantine_raw``:
+    what cannot be made a turn is kept as it came, not as redacted text.
     """
 
     tenant: str = DEFAULT_TENANT
     capture: bool = True
     errors: bool = False
+    quarantine_raw: bool = False
     request_budget_bytes: int = REQUEST_BUDGET_BYTES
     response_budget_bytes: int = RESPONSE_BUDGET_BYTES
 

@@ -109,15 +109,19 @@ def embed(body: bytes) -> Raw:
         raise MarshalError(f"the request is not one JSON value that can be embedded: {error}") from error
 
 
-def marshal(payload: TurnPayload) -> bytes:
+def marshal(payload: TurnPayload, max_bytes: int | None = MAX_BODY_BYTES) -> bytes:
     """Write the payload as JSON. Raises :class:`MarshalError` with the reason.
 
-    An empty embedded request would be written as nothing at all, and the POST would
-    carry broken JSON (``Raw(b"")``): it is refused here, before anything is sent.
+    A body over ``max_bytes`` is refused (None: never): no ingest would take it. An empty
+    embedded request would be written as nothing at all, and the POST would carry broken
+    JSON (``Raw(b"")``): it is refused here, before anything is sent.
     """
     if not payload.request:
         raise MarshalError("the request is empty: embed null for a missing body")
     try:
-        return _ENCODER.encode(payload)
+        body = _ENCODER.encode(payload)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError) as error:
         raise MarshalError(str(error) or type(error).__name__) from error
+    if max_bytes is not None and len(body) > max_bytes:
+        raise MarshalError(f"the turn has {len(body)} bytes, more than the {max_bytes} an ingest takes")
+    return body

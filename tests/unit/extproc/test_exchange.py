@@ -198,7 +198,7 @@ def test_regression_a_marshal_error_is_quarantined_with_its_reason(body: bytes) 
     assert record.quarantine.reason
     kept = json.loads(record.body)
     assert kept["quarantined"] == "marshal_error"
-    assert kept["request_base64"]
+    assert kept["request"] == {"text": body.decode()}
 
 
 # -- endings --------------------------------------------------------------------
