@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ingest import views
 from ingest.access import Role
 from ingest.replies import Node, NodeList, refuse, reply
-from ingest.store import derived, reads, turns
+from ingest.store import nodes, reads, turns
 from ingest.store.reads import Cursor, Page
 from ingest.writing import principal_of, service_of
 
@@ -104,11 +104,9 @@ async def list_nodes(request: Request) -> Response:
     agent = request.query_params.get("agent", "")
     tenant = tenant_of(request)
     await service.deriver.settled(_CATCH_UP_S)
-    rows = await service.store.read(
-        lambda connection: derived.newest_nodes(connection, tenant, agent, _NODES)
-    )
-    nodes = [Node(row.hash, row.role, row.provider, row.model, row.agent_name) for row in rows]
-    return reply(NodeList(len(nodes), nodes))
+    rows = await service.store.read(lambda connection: nodes.newest(connection, tenant, agent, _NODES))
+    listed = [Node(row.hash, row.role, row.provider, row.model, row.agent_name) for row in rows]
+    return reply(NodeList(len(listed), listed))
 
 
 async def list_turns(request: Request) -> Response:

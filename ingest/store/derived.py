@@ -8,11 +8,10 @@ from msgspec import structs
 
 from ingest.derivation.derive import Derived
 from ingest.derivation.steps import EXCERPT, Step
-from ingest.store import tables
-from ingest.store.connection import Connection, Value
+from ingest.store import nodes, tables
+from ingest.store.connection import Connection
 from ingest.store.merge import merge_run, merge_session, placeholder, usage_of
-from ingest.store.packing import pack
-from ingest.store.rows import Body, Event, NodeRow, RunRow, SessionRow, StepRow, TurnRow, UsageRow
+from ingest.store.rows import Body, Event, RunRow, SessionRow, StepRow, TurnRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, body_of, clean
 
 _EVENTS_AT_ONCE: Final = 10
@@ -24,7 +23,6 @@ _COUNTS: Final = UsageRow.__struct_fields__[6:]
 _ADDING: Final = "(tenant, day, provider, model, agent_name, session_id) DO UPDATE SET " + ", ".join(
     f"{name} = usage.{name} + excluded.{name}" for name in _COUNTS
 )
-_CONTENT: Final = msgspec.json.Encoder()
 _TURN_COLUMNS: Final = len(TurnRow.__struct_fields__)
 _PENDING: Final = (
     f"SELECT {tables.columns(TurnRow, 't.')}, b.request, b.response, b.meta, b.session,"  # noqa: S608 -- constants
@@ -61,7 +59,7 @@ def save(
     connection.alone()
     waiting = _still_waiting(connection, [one.turn.seq for one in derived])
     derived = [one for one in derived if one.turn.seq in waiting]
-    _save_nodes(connection, derived)
+    nodes.save(connection, [(one.turn, one.session.id, one.nodes) for one in derived])
     _save_sessions(connection, derived)
     events = _save_runs(connection, derived)
     tables.insert(connection, "steps", [_step_row(one, one.step) for one in derived if one.step], _NOTHING)
@@ -69,7 +67,9 @@ def save(
     reasons = [(seq, clean(reason)) for seq, reason in failures]
     tables.put_rows(connection, "derive_failures", reasons, _NOTHING)
     done = [one.turn.seq for one in derived] + [seq for seq, _ in failures]
-    connection.run_many("DELETE FROM pending WHERE seq = ?", [(seq,) for seq in done])
+    if done:
+        marks = ", ".join("?" * len(done))
+        connection.run(f"DELETE FROM pending WHERE seq IN ({marks})", done)  # noqa: S608 -- question marks
     announce(connection, events)
     return events
 
@@ -85,15 +85,6 @@ def _still_waiting(connection: Connection, seqs: Sequence[int]) -> set[int]:
     marks = ", ".join("?" * len(seqs))
     rows = connection.run(f"SELECT seq FROM pending WHERE seq IN ({marks})", seqs) if seqs else []  # noqa: S608
     return {cast("int", row[0]) for row in rows}
-
-
-def _save_nodes(connection: Connection, derived: Sequence[Derived]) -> None:
-    nodes = [row for one in derived for row in _node_rows(one)]
-    agents = [row for one in derived for row in _agent_rows(one)]
-    sessions = [row for one in derived for row in _session_rows(one)]
-    tables.put_rows(connection, "nodes", nodes, _NOTHING)
-    tables.put_rows(connection, "node_agents", agents, _NOTHING)
-    tables.put_rows(connection, "node_sessions", sessions, _NOTHING)
 
 
 def _by_tenant(derived: Sequence[Derived]) -> dict[str, list[Derived]]:
@@ -168,66 +159,3 @@ def _step_row(one: Derived, step: Step) -> StepRow:
         tool_calls=step.tool_calls,
         **structs.asdict(step.tokens),
     )
-
-
-def _node_rows(one: Derived) -> list[tuple[Value, ...]]:
-    turn = one.turn
-    return [
-        (
-            turn.tenant,
-            bytes.fromhex(node.hash),
-            bytes.fromhex(node.parent) if node.parent else None,
-            clean(node.role),
-            int(node.on_spine),
-            turn.provider,
-            turn.model,
-            turn.agent_name,
-            turn.seq,
-            place,
-            pack(_CONTENT.encode(node.blocks)),
-        )
-        for place, node in enumerate(one.nodes)
-    ]
-
-
-def _agent_rows(one: Derived) -> list[tuple[Value, ...]]:
-    turn = one.turn
-    if not turn.agent_name:
-        return []
-    return [
-        (
-            turn.tenant,
-            turn.agent_name,
-            bytes.fromhex(node.hash),
-            turn.provider,
-            turn.model,
-            turn.seq,
-            place,
-        )
-        for place, node in enumerate(one.nodes)
-    ]
-
-
-def _session_rows(one: Derived) -> list[tuple[Value, ...]]:
-    return [(one.turn.tenant, one.session.id, bytes.fromhex(node.hash)) for node in one.nodes]
-
-
-def newest_nodes(connection: Connection, tenant: str, agent: str, limit: int) -> list[NodeRow]:
-    """Nodes of a tenant, newest first; with ``agent``, those that this agent's turns hold."""
-    if agent:
-        rows = connection.run(
-            "SELECT n.hash, n.role, a.provider, a.model, a.agent_name FROM node_agents a"
-            " JOIN nodes n ON n.tenant = a.tenant AND n.hash = a.hash"
-            " WHERE a.tenant = ? AND a.agent_name = ? ORDER BY a.seq DESC, a.place DESC LIMIT ?",
-            (tenant, clean(agent, NAME_LIMIT), limit),
-        )
-    else:
-        rows = connection.run(
-            "SELECT hash, role, provider, model, agent_name FROM nodes"
-            " WHERE tenant = ? ORDER BY first_seq DESC, place DESC LIMIT ?",
-            (tenant, limit),
-        )
-    return [
-        NodeRow(bytes(cast("bytes", found)).hex(), str(role), str(provider), str(model), str(name))
-        for found, role, provider, model, name in rows
-    ]

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from ingest.app import engine_of
 from ingest.derivation.derive import derive
-from ingest.store import derived, reads, turns
+from ingest.store import derived, nodes, reads, turns
 from ingest.store.connection import Connection, Row, Value
 from ingest.store.postgres import PostgresEngine
 from ingest.store.reads import Cursor, Page
@@ -74,7 +74,7 @@ def test_other_lists_read_an_index_in_order(explaining: Explaining) -> None:
     page = Page(tenant="default", limit=100, cursor=Cursor(10**15, "5"), session_id="s")
     reads.sessions(cast("Connection", explaining), page)
     reads.runs(cast("Connection", explaining), page)
-    derived.newest_nodes(cast("Connection", explaining), "default", "a", 1000)
-    derived.newest_nodes(cast("Connection", explaining), "default", "", 1000)
+    nodes.newest(cast("Connection", explaining), "default", "a", 1000)
+    nodes.newest(cast("Connection", explaining), "default", "", 1000)
     for word in ("Sort", "TEMP B-TREE", "Seq Scan"):
         assert word not in explaining.plan, explaining.plan

@@ -1,0 +1,97 @@
+"""Nodes: saved once each, and listed as v0.9 lists them.
+
+The turns of a conversation share all but their last messages, so most nodes of a batch are
+repetitions, of each other or of what is stored: those are left out before they are encoded.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
+
+import msgspec
+
+from capture.merkle import Node
+from ingest.store import tables
+from ingest.store.connection import Connection, Value
+from ingest.store.packing import pack
+from ingest.store.rows import NodeRow, TurnRow
+from ingest.store.turns import NAME_LIMIT, clean
+
+_CONTENT: Final = msgspec.json.Encoder()
+_NOTHING: Final = "DO NOTHING"
+_CHUNK: Final = 500
+
+Chain = tuple[TurnRow, str, Sequence[Node]]
+"""A turn, the id of its session, and its nodes."""
+
+
+def save(connection: Connection, chains: Sequence[Chain]) -> None:
+    """Keep the nodes that are new, and who holds which."""
+    first: dict[tuple[str, bytes], tuple[TurnRow, int, Node]] = {}
+    agents: dict[tuple[str, str, bytes], tuple[Value, ...]] = {}
+    sessions: dict[tuple[str, str, bytes], None] = {}
+    for turn, session, chain in chains:
+        for place, node in enumerate(chain):
+            name = bytes.fromhex(node.hash)
+            first.setdefault((turn.tenant, name), (turn, place, node))
+            sessions[turn.tenant, session, name] = None
+            if turn.agent_name:
+                key = (turn.tenant, turn.agent_name, name)
+                agents.setdefault(key, (*key, turn.provider, turn.model, turn.seq, place))
+    known = _known(connection, first)
+    new = [_row(key[1], *first[key]) for key in first if key not in known]
+    tables.put_rows(connection, "nodes", new, _NOTHING)
+    tables.put_rows(connection, "node_agents", list(agents.values()), _NOTHING)
+    tables.put_rows(connection, "node_sessions", list(sessions), _NOTHING)
+
+
+def _known(connection: Connection, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
+    """Which of ``(tenant, hash)`` are stored. Nobody deletes meanwhile: both ask to be alone."""
+    by_tenant: dict[str, list[bytes]] = {}
+    for tenant, name in keys:
+        by_tenant.setdefault(tenant, []).append(name)
+    known: set[tuple[str, bytes]] = set()
+    for tenant, names in by_tenant.items():
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            marks = ", ".join("?" * len(chunk))
+            sql = f"SELECT hash FROM nodes WHERE tenant = ? AND hash IN ({marks})"  # noqa: S608 -- question marks
+            rows = connection.run(sql, (tenant, *chunk))
+            known.update((tenant, bytes(cast("bytes", row[0]))) for row in rows)
+    return known
+
+
+def _row(name: bytes, turn: TurnRow, place: int, node: Node) -> tuple[Value, ...]:
+    return (
+        turn.tenant,
+        name,
+        bytes.fromhex(node.parent) if node.parent else None,
+        clean(node.role),
+        int(node.on_spine),
+        turn.provider,
+        turn.model,
+        turn.agent_name,
+        turn.seq,
+        place,
+        pack(_CONTENT.encode(node.blocks)),
+    )
+
+
+def newest(connection: Connection, tenant: str, agent: str, limit: int) -> list[NodeRow]:
+    """Nodes of a tenant, newest first; with ``agent``, those that this agent's turns hold."""
+    if agent:
+        rows = connection.run(
+            "SELECT n.hash, n.role, a.provider, a.model, a.agent_name FROM node_agents a"
+            " JOIN nodes n ON n.tenant = a.tenant AND n.hash = a.hash"
+            " WHERE a.tenant = ? AND a.agent_name = ? ORDER BY a.seq DESC, a.place DESC LIMIT ?",
+            (tenant, clean(agent, NAME_LIMIT), limit),
+        )
+    else:
+        rows = connection.run(
+            "SELECT hash, role, provider, model, agent_name FROM nodes"
+            " WHERE tenant = ? ORDER BY first_seq DESC, place DESC LIMIT ?",
+            (tenant, limit),
+        )
+    return [
+        NodeRow(bytes(cast("bytes", found)).hex(), str(role), str(provider), str(model), str(name))
+        for found, role, provider, model, name in rows
+    ]
