@@ -98,8 +98,9 @@ class Worker:
         self._checkpointer = Checkpointer(
             checkpoints=self._spool, sink=self._spool, name=self._pipeline.name, clock=_now
         )
+        policy = Policy(errors=settings.capture_errors, quarantine_raw=settings.quarantine_raw)
         recorder = Recorder(
-            rules=ExchangeRules(OnePolicy(Policy(errors=settings.capture_errors)), settings.classifier),
+            rules=ExchangeRules(OnePolicy(policy), settings.classifier),
             pipeline=self._pipeline,
             checkpointer=self._checkpointer,
             ledger=self._ledger,
@@ -127,6 +128,9 @@ class Worker:
                 tasks.create_task(self._checkpointer.run()),
                 tasks.create_task(self._checkpointer.sweep_forever()),
             ]
+            # What is in memory alone dies with the process: nothing of it may be called durable.
+            if self._feed is not None and not self._settings.spool.memory_only:
+                checkpointing.append(tasks.create_task(self._feed.confirm_forever(self._commit)))
             await stopping.wait()
             watching.cancel()
             await self._drain(keeping, checkpointing, delivering)
@@ -150,6 +154,11 @@ class Worker:
         await self._delivery.close(max(0.5, until - time.monotonic()), drain=True)
         await delivering
         await self._spool.close(max(0.5, until - time.monotonic()))
+
+    async def _commit(self) -> None:
+        """Return when everything counted so far is on disk: writes come to the spool in order."""
+        assert self._spool is not None
+        await self._spool.forget("")
 
     async def _watch_loop(self) -> None:
         """How late the loop runs: anything that holds it delays Envoy's keepalive."""

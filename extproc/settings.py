@@ -36,6 +36,7 @@ class SidecarSettings:
     queue_turns: int
     queue_bytes: int
     capture_errors: bool
+    quarantine_raw: bool
     log_level: str
     classifier: Classifier = field(default_factory=Classifier)
     tls: TlsSettings | None = None

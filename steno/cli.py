@@ -16,6 +16,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "up": "run the whole path here, with a real Envoy, and show one turn",
     "extproc": "run the sidecar beside Envoy",
     "ingest": "run the service that stores turns",
+    "spool": "look into what waits on disk, and put things right",
+    "ledger": "show what became of every exchange",
     "reduce": "show what recorded exchanges reduce to",
 }
 """Each command is a module of ``steno.commands`` with ``configure(parser)``; only the one

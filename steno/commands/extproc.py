@@ -90,6 +90,7 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         queue_turns=cast("int", value("queue_turns")),
         queue_bytes=cast("int", value("queue_bytes")),
         capture_errors=cast("bool", value("capture_errors")),
+        quarantine_raw=cast("bool", value("quarantine_raw")),
         log_level=cast("str", value("log_level")),
         classifier=classifier,
         access_log_listen=cast("str", value("access_log_listen")),
@@ -101,6 +102,7 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
             memory_only=cast("bool", value("memory_only")),
             quota_bytes=cast("int", value("spool_quota")),
             quota_age_s=cast("float", value("spool_max_age")),
+            stale_after_s=cast("float", value("interrupted_after")),
         ),
         delivery=delivery,
     )

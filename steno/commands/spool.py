@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO, cast
 
 import msgspec
 
+from extproc.revival import revive
 from ingest_client.spool.offline import Instance, Local, reach, set_aside, survey
+from ingest_client.spool.rows import RowState
 from ingest_client.spool.tools import Json, Selection, ToolError
 from steno.cli import CommandError
 from steno.settings.load import environment, load
@@ -35,6 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_states(requeue)
     requeue.add_argument("turn_ids", nargs="*", metavar="TURN_ID", help="these, or all that the flags choose")
     requeue.add_argument("--body", type=Path, metavar="FILE", help="the mended body of the one TURN_ID")
+    requeue.add_argument(
+        "--request-as-text",
+        action="store_true",
+        help="of quarantined turns: send a request that is no JSON as a JSON string",
+    )
     export = _action(actions, "export", _export, "records as JSON lines, for `steno replay`")
     _add_states(export)
     export.add_argument("turn_ids", nargs="*", metavar="TURN_ID")
@@ -127,7 +135,7 @@ def _requeue(parsed: argparse.Namespace) -> int:
     out = _Out(parsed)
     with with_instances(parsed) as instances:
         for instance in instances:
-            for page in _pages(instance, "requeue", selection, body=body, progress="requeued"):
+            for page in _requeued(instance, selection, body, as_text=cast("bool", parsed.request_as_text)):
                 done += len(cast("list[str]", page["requeued"]))
                 for each in cast("list[Json]", page["refused"]):
                     refused += 1
@@ -136,6 +144,34 @@ def _requeue(parsed: argparse.Namespace) -> int:
         if turn_ids and not done and not refused:
             raise CommandError("no spool has such dead letters or quarantined records")
         return max(report_troubles(instances), int(refused > 0))
+
+
+def _requeued(instance: Instance, selection: Selection, body: str | None, *, as_text: bool) -> Iterator[Json]:
+    """The pages of a requeue. What is quarantined is no turn yet: it is made one, record by record."""
+    if body is None and RowState.QUARANTINED in selection.states:
+        quarantined = replace(selection, states=(RowState.QUARANTINED.value,))
+        for record in _records(instance, "export", quarantined, progress="revived"):
+            yield _revived(instance, record, as_text=as_text)
+        states = tuple(state for state in selection.states if state != RowState.QUARANTINED)
+        selection = replace(selection, states=states)
+    if selection.states:
+        yield from _pages(instance, "requeue", selection, body=body, progress="requeued")
+
+
+def _revived(instance: Instance, record: Json, *, as_text: bool) -> Json:
+    """Requeue one quarantined record as the turn it should have been; a page of one."""
+    turn_id = str(record["turn_id"])
+    text = record.get("body")
+    made = (
+        revive(text.encode(), request_as_text=as_text)
+        if isinstance(text, str)
+        else str(record.get("damaged", "its body is no JSON"))
+    )
+    if isinstance(made, str):
+        return {"requeued": [], "refused": [{"turn_id": turn_id, "reason": made}], "next": None}
+    assert instance.access is not None
+    this = Selection(states=(RowState.QUARANTINED.value,), turn_ids=(turn_id,))
+    return instance.access.call("requeue", this, made.body.decode())
 
 
 def _export(parsed: argparse.Namespace) -> int:

@@ -183,6 +183,20 @@ ROWS: Final = (
         reason="the contract leaves them out",
     ),
     Row(
+        path="extproc.quarantine_raw",
+        kind=Switch(),
+        default="false",
+        help="Keep what cannot be made a turn as it came, not as text without credentials.",
+        reason="what nobody could parse may hold anybody's secrets",
+    ),
+    Row(
+        path="extproc.interrupted_after",
+        kind=Span(1, 86_400),
+        default="5m",
+        help="An open exchange that nobody has written down for so long is finished as interrupted.",
+        reason="ten times the longest interval between two snapshots",
+    ),
+    Row(
         path="extproc.tls_cert_file",
         kind=File(),
         default="",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from extproc.revival import revive
 from ingest_client.ledger import Ledger
 from ingest_client.payload import MAX_BODY_BYTES
 from ingest_client.sink import Kept, Record
+from ingest_client.spool.api import Claimed
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.spool import Spool
+from steno.cli import main
 from tests.unit.extproc.playbook import SSE, ending, request, request_headers, response, response_headers
 
 LONG = b'{"model": "m", "messages": ["' + b"x" * (MAX_BODY_BYTES - (2 << 20)) + b'"]}'
@@ -116,7 +118,7 @@ async def test_a_quarantined_turn_is_counted_visible_and_never_sent_by_itself(
     """Under marshal_error in the ledger, and not among the turns that delivery claims."""
     case = CASES[name]
     ledger = Ledger()
-    spool = await Spool.open(tmp_path, SpoolSettings(reserve_bytes=0), ledger=ledger)
+    spool = await Spool.open(tmp_path, SpoolSettings(reserve_bytes=0, quota_age_s=0), ledger=ledger)
     try:
         ledger.observe()
         assert await spool.keep(quarantined(*turn(case.body, case.answer), policy=case.policy)) == Kept()
@@ -245,3 +247,48 @@ def test_whatever_the_end_a_quarantined_record_has_a_body(end: StreamEnd) -> Non
     record = ending(head, request(b"\0"), response_headers(), response(SSE, end=False), end)
     assert isinstance(record, Record)
     assert read(record.body).turn_id == record.turn_id
+
+
+# -- with the tool ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(CASES))
+async def test_steno_spool_shows_it_and_requeue_delivers_it(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Listed under its outcome; refused while it is still no JSON; then pending as the whole turn."""
+    case = CASES[name]
+    record = replace(quarantined(*turn(case.body, case.answer), policy=case.policy), turn_id=TURN_ID)
+    await _with_spool(tmp_path, [record])
+    at = f"--data-dir={tmp_path}"
+    assert main(["spool", "list", "--quarantine", "--json", at]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["outcome"] == "marshal_error"
+    if case.as_text:
+        assert main(["spool", "requeue", "--quarantine", at]) == 1
+        assert "--request-as-text" in capsys.readouterr().out
+    more = ["--request-as-text"] if case.as_text else []
+    assert main(["spool", "requeue", "--quarantine", at, *more]) == 0
+    (claimed,) = await _with_spool(tmp_path, [])
+    assert claimed.turn_id == TURN_ID
+    payload = json.loads(claimed.body)
+    assert payload["request"] == (case.body.decode() if case.as_text else json.loads(case.body))
+    assert payload["response"]["message"]["role"] == "assistant"
+    assert main(["ledger", at, "--json"]) == 0
+    balance = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (balance["observed"], balance["imbalance"], balance["quarantined"]) == (1, 0, 0)
+
+
+TURN_ID = "01890000-0000-7000-8000-000000000001"
+
+
+async def _with_spool(root: Path, records: Sequence[Record]) -> list[Claimed]:
+    """Keep records in the spool of a process that then ends; what delivery would be given."""
+    ledger = Ledger()
+    spool = await Spool.open(root, SpoolSettings(reserve_bytes=0, quota_age_s=0), ledger=ledger)
+    try:
+        for record in records:
+            ledger.observe()
+            assert await spool.keep(record) == Kept()
+        return await spool.claim(10, 1 << 30, 2**62, per_tenant=10)
+    finally:
+        await spool.close(5)
