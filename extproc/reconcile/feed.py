@@ -6,7 +6,7 @@ the worker dies is read by the supervisor even so.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import IO, Final, cast
 
 from capture.classify import Classifier, classify
@@ -17,6 +17,7 @@ from extproc.observe import Observer
 from extproc.reconcile.summary import (
     Begun,
     Counted,
+    Durable,
     Ended,
     Gap,
     Line,
@@ -34,6 +35,9 @@ REQUEST_ID: Final = "x-steno-request-id"
 MAX_BUFFER_BYTES: Final = 8 << 20
 """About forty thousand exchanges, waiting for a supervisor that does not read."""
 
+CONFIRM_S: Final = 0.1
+"""As often as the spool writes what was counted. What a crash leaves unconfirmed counts as not seen."""
+
 
 class Feed:
     """Tells of exchanges (an ``Observer``, which passes on what it hears).
@@ -46,6 +50,7 @@ class Feed:
         self._classifier = classifier
         self._write = write
         self._number = 0
+        self._durable = 0
         self._missing = 0
         self._missing_from_ns = 0
         self._missing_until_ns = 0
@@ -69,6 +74,16 @@ class Feed:
     def counted(self, missed: Missed) -> None:
         """The ledger has what was missed."""
         self._tell(Counted(missed.count, missed.instead_of), 0)
+
+    async def confirm_forever(self, commit: Callable[[], Awaitable[None]]) -> None:
+        """Tell which exchanges are in the ledger on disk. ``commit`` returns when what was counted is."""
+        while True:
+            await asyncio.sleep(CONFIRM_S)
+            if self._number > self._durable:
+                number = self._number
+                await commit()
+                self._durable = number
+                self._tell(Durable(number), 0)
 
     def _ended(self, captured: Captured, outcome: str) -> None:
         number = captured.exchange_number

@@ -1,7 +1,7 @@
 """Served requests against exchanges: a pure machine that gives every one of both a verdict.
 
     entry(served, now)                       Envoy finished a request
-    begun / ended / worker_died / gap        what the workers' lines say
+    begun / durable / ended / worker_died    what the workers' lines say
     tick(now) → results                      the verdicts that have become certain
 
 Theory of operation. Both sides wait in a group under their request id. Ids repeat (retries,
@@ -25,7 +25,7 @@ from typing import Final, TypeAlias
 
 from extproc.reconcile.assignment import EARLY_NS, LATE_NS, assign
 from extproc.reconcile.entry import Served, ServedEnding, ending_of
-from extproc.reconcile.summary import Begun, Ended
+from extproc.reconcile.summary import Begun, Durable, Ended
 
 OK: Final = 200
 _TOGETHER_NS: Final = 50_000_000
@@ -126,9 +126,8 @@ class _Group:
 class Matcher:
     """See the module. ``began_ns`` is the wall time before which nothing is known."""
 
-    def __init__(self, *, grace_ns: int, durable_ns: int, max_waiting: int, began_ns: int) -> None:
+    def __init__(self, *, grace_ns: int, max_waiting: int, began_ns: int) -> None:
         self._grace_ns = grace_ns
-        self._durable_ns = durable_ns
         self._max_waiting = max_waiting
         self._groups: dict[str, _Group] = {}
         self._exchanges: OrderedDict[tuple[int, int], Exchange] = OrderedDict()
@@ -137,6 +136,7 @@ class Matcher:
         self._unknown: deque[tuple[int, int, Verdict]] = deque(maxlen=_INTERVALS)
         self._before_ns = began_ns
         self._results: list[Result] = []
+        self._durable: dict[int, int] = {}
         self.waiting_entries = 0
 
     @property
@@ -181,11 +181,16 @@ class Matcher:
             self._part_with(exchange, Fate.NOT_A_TURN)
         self._tidy(exchange.request_id)
 
-    def worker_died(self, source: int, wall_ns: int, now_ns: int, *, outcome: str) -> None:
+    def durable(self, source: int, line: Durable) -> None:
+        """A worker's exchanges up to a number are on disk."""
+        self._durable[source] = line.number
+
+    def worker_died(self, source: int, now_ns: int, *, outcome: str) -> None:
         """No more lines of ``source``. What it had open and on disk ended with ``outcome``."""
+        durable = self._durable.pop(source, 0)
         left = [each for each in self._exchanges.values() if each.source == source and each.outcome is None]
         for exchange in left:
-            if wall_ns - exchange.wall_ns < self._durable_ns:
+            if exchange.number > durable:
                 self._part_with(exchange, Fate.NOT_DURABLE)
             else:
                 exchange.outcome = outcome

@@ -20,15 +20,13 @@ from extproc.reconcile.als import AccessLogServer
 from extproc.reconcile.debts import Debts
 from extproc.reconcile.entry import Served, ending_of
 from extproc.reconcile.matcher import EntryResult, Matcher, Result, Verdict
-from extproc.reconcile.summary import Begun, Counted, Ended, Gap, decode_line, encode
+from extproc.reconcile.summary import Begun, Counted, Durable, Ended, Gap, decode_line, encode
 from extproc.reconcile.tally import Tally
 from extproc.transport.address import Address
 
 _log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
-DURABLE_S: Final = 1.5
-"""A worker's ledger is on disk so soon after an exchange began (its spool's flush, and a commit)."""
 MAX_WAITING: Final = 100_000
 """On each side; about 100 MiB when both are full. A grace of 30 s has room for 3,300 requests a second."""
 LINES_A_TICK: Final = 20
@@ -52,7 +50,6 @@ class Reconciler:
         self._classifier = classifier
         self._matcher = Matcher(
             grace_ns=round(grace_s * 1e9),
-            durable_ns=round(DURABLE_S * 1e9),
             max_waiting=MAX_WAITING,
             began_ns=time.time_ns(),
         )
@@ -109,7 +106,7 @@ class Reconciler:
             del self._lives[life.source]
             self._debts.died(life.source)
             # Its spool finishes what it had on disk: as interrupted turns, or as lost in the crash.
-            self._matcher.worker_died(life.source, time.time_ns(), time.monotonic_ns(), outcome="crash")
+            self._matcher.worker_died(life.source, time.monotonic_ns(), outcome="crash")
             if not self._lives:
                 self._silent.set()
 
@@ -125,6 +122,8 @@ class Reconciler:
                 self._matcher.begun(source, line)
             case Ended():
                 self._matcher.ended(source, line, time.monotonic_ns())
+            case Durable():
+                self._matcher.durable(source, line)
             case Counted():
                 self._debts.counted(source, line)
             case Gap():

@@ -1,7 +1,8 @@
 """What workers and supervisor tell each other about exchanges: one JSON line each.
 
 Worker to supervisor, on the worker's stdout: ``Begun`` when a stream opens and its request id is
-known, ``Ended`` once the exchange has its place in the ledger (a turn is durable by then),
+known, ``Durable`` when those that began are in the ledger on disk, ``Ended`` once the exchange has its
+place in the ledger (a turn is durable by then),
 ``Counted`` for every ``Missed`` that was counted. Supervisor to worker, on its stdin: ``Missed``.
 """
 
@@ -35,6 +36,12 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     response_bytes: int
 
 
+class Durable(msgspec.Struct, frozen=True, tag="durable"):
+    """The exchanges up to this number are in the ledger on disk: a crash does not forget them."""
+
+    number: int
+
+
 class Counted(msgspec.Struct, frozen=True, tag="counted"):
     """The worker's ledger has what a ``Missed`` of these members asked for."""
 
@@ -53,7 +60,7 @@ class Gap(msgspec.Struct, frozen=True, tag="gap"):
     until_ns: int
 
 
-Line: TypeAlias = Begun | Ended | Counted | Gap
+Line: TypeAlias = Begun | Ended | Durable | Counted | Gap
 
 
 class Missed(msgspec.Struct, frozen=True, tag="missed"):

@@ -110,14 +110,16 @@ async def test_a_client_that_left_is_told_from_a_provider_that_broke_off(reconci
 
 
 @pytest.mark.timeout(150)
+@pytest.mark.parametrize("after_s", [0.4, 2.5])
 async def test_when_a_worker_is_killed_in_the_middle_of_fifty_streams_each_request_is_accounted_for(
-    reconciled: Reconciled, provider: Upstream
+    reconciled: Reconciled, provider: Upstream, after_s: float
 ) -> None:
     """Fifty are interrupted, ten come while nobody listens, ten come after: seventy served, none unexplained."""
     script = Script(chunks=40, delay_s=0.1)
     streams = asyncio.gather(*(reconciled.ask(script) for _ in range(50)))
-    await asyncio.sleep(2.5)
-    os.kill(await reconciled.worker_pid(), signal.SIGKILL)
+    pid = await reconciled.worker_pid()
+    await asyncio.sleep(after_s)
+    os.kill(pid, signal.SIGKILL)
     await asyncio.sleep(0.05)
     blind = await asyncio.gather(*(reconciled.ask(Script()) for _ in range(10)))
     replies = [*(await streams), *blind]

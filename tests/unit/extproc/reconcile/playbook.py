@@ -7,7 +7,6 @@ from extproc.reconcile.summary import Begun, Ended
 S = 1_000_000_000
 BEGAN_S = 1000
 GRACE_S = 30
-DURABLE_S = 1.5
 
 
 def ns(seconds: float) -> int:
@@ -17,9 +16,7 @@ def ns(seconds: float) -> int:
 
 def matcher(*, max_waiting: int = 1000) -> Matcher:
     """A matcher that began at second 1000 of the wall clock."""
-    return Matcher(
-        grace_ns=GRACE_S * S, durable_ns=ns(DURABLE_S), max_waiting=max_waiting, began_ns=BEGAN_S * S
-    )
+    return Matcher(grace_ns=GRACE_S * S, max_waiting=max_waiting, began_ns=BEGAN_S * S)
 
 
 def served(

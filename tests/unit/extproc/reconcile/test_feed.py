@@ -11,8 +11,8 @@ from capture.envelope import read_envelope
 from capture.outcomes import Outcome, State
 from extproc.exchange import Captured
 from extproc.policy import Policy
-from extproc.reconcile.feed import Feed, Orders, Pipe, metadata_request_id
-from extproc.reconcile.summary import Begun, Counted, Ended, Gap, Line, Missed, decode_line, encode
+from extproc.reconcile.feed import CONFIRM_S, Feed, Orders, Pipe, metadata_request_id
+from extproc.reconcile.summary import Begun, Counted, Durable, Ended, Gap, Line, Missed, decode_line, encode
 from extproc.request_body import RequestBody
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Record
@@ -139,6 +139,25 @@ def test_orders_are_counted_and_confirmed_however_they_are_cut() -> None:
     assert (ledger.observed, ledger.ended[Outcome.NOT_SEEN], ledger.imbalance) == (4, 4, 0)
     assert ledger.total(State.EXCLUDED) == 0
     assert ledger.take_unsaved() == {"observed": 4, "client_disconnect": 0, "not_seen": 4}
+
+
+async def test_exchanges_are_confirmed_once_what_was_counted_is_on_disk() -> None:
+    """Those that begin while the disk works are left for the next time."""
+    wire, written = Wire(), asyncio.Event()
+    feed = Feed(Heard(), CLASSIFIER, wire.write)
+
+    async def commit() -> None:
+        feed.begun("late", 2)
+        await written.wait()
+
+    feed.begun("r", 1)
+    confirming = asyncio.ensure_future(feed.confirm_forever(commit))
+    await asyncio.sleep(CONFIRM_S * 2)
+    assert wire.lines == [Begun(1, "r", 1), Begun(2, "late", 2)]
+    written.set()
+    await asyncio.sleep(CONFIRM_S / 2)
+    confirming.cancel()
+    assert wire.lines[2:] == [Durable(1)]
 
 
 def test_the_id_in_a_streams_metadata_names_it() -> None:

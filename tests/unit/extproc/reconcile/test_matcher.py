@@ -4,6 +4,7 @@ import pytest
 
 from extproc.reconcile.entry import Served
 from extproc.reconcile.matcher import EntryResult
+from extproc.reconcile.summary import Durable
 from tests.unit.extproc.reconcile.playbook import (
     BEGAN_S,
     GRACE_S,
@@ -144,9 +145,10 @@ def test_an_exchange_that_is_no_turn_leaves_the_matching() -> None:
 def test_what_a_dead_worker_had_on_disk_is_its_spools_to_count() -> None:
     machine = matcher()
     machine.begun(1, begun(1, "old", 1001))
-    machine.begun(1, begun(2, "young", 1009))
     machine.begun(2, begun(1, "other worker", 1001))
-    machine.worker_died(1, ns(1010), ns(10), outcome="crash")
+    machine.durable(1, Durable(1))
+    machine.begun(1, begun(2, "young", 1009))
+    machine.worker_died(1, ns(10), outcome="crash")
     machine.entry(served("old", 1001), ns(11))
     machine.entry(served("young", 1009), ns(11))
     results = machine.tick(ns(11 + GRACE_S))
