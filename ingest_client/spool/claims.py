@@ -32,31 +32,37 @@ class Claimer:
         """Return the claimed turns, and the damaged rows met on the way (claimed too, to be set aside)."""
         claimed: list[Claimed] = []
         damaged: list[tuple[Row, str]] = []
+        taken: list[Row] = []
         room = max_bytes
-        for row in self._in_turn(limit, per_tenant, now_ns, except_tenants):
-            if claimed and row.body_bytes > room:
-                break
-            self.store.claim(row)
-            self._last_served = row.tenant
-            try:
-                body = self._read(row)
-            except Damaged as damage:
-                damaged.append((row, str(damage)))
-                continue
-            room -= len(body)
-            claimed.append(
-                Claimed(
-                    seq=row.seq,
-                    turn_id=row.turn_id,
-                    tenant=row.tenant,
-                    body=body,
-                    attempts=row.attempts,
-                    created_at_ns=row.created_at_ns,
-                )
-            )
-            if len(claimed) == limit:
-                break
+        try:
+            for row in self._in_turn(limit, per_tenant, now_ns, except_tenants):
+                if claimed and row.body_bytes > room:
+                    break
+                self.store.claim(row)
+                taken.append(row)
+                self._last_served = row.tenant
+                try:
+                    claimed.append(self._ready(row))
+                except Damaged as damage:
+                    damaged.append((row, str(damage)))
+                    continue
+                room -= len(claimed[-1].body)
+                if len(claimed) == limit:
+                    break
+        except BaseException:  # the disk failed: nobody got these turns
+            self.store.unclaim(taken)
+            raise
         return claimed, damaged
+
+    def _ready(self, row: Row) -> Claimed:
+        return Claimed(
+            seq=row.seq,
+            turn_id=row.turn_id,
+            tenant=row.tenant,
+            body=self._read(row),
+            attempts=row.attempts,
+            created_at_ns=row.created_at_ns,
+        )
 
     def _read(self, row: Row) -> bytes:
         if not row.intact:

@@ -32,8 +32,13 @@ class Desk:
             self.claimer.check_index()
         if not damaged:
             return claimed, 0
-        with self.store.transaction():
-            mended = [self.store.mend(row, reason) for row, reason in damaged]
+        try:
+            with self.store.transaction():
+                mended = [self.store.mend(row, reason) for row, reason in damaged]
+        except BaseException:  # the disk failed: nobody gets these turns now
+            claimed_rows = [self.store.claimed[each.seq] for each in claimed]
+            self.store.unclaim([*claimed_rows, *(row for row, _ in damaged)])
+            raise
         return claimed, mended.count(False)
 
     def retry(self, seq: int, at_ns: int, attempt: AttemptRecord) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingest_client.spool.absorb import CARRIED, REPORT, Absorb, Reconcile
+from ingest_client.spool.books import Books
 from ingest_client.spool.faults import Fault, fault_of
 from ingest_client.spool.instance import (
     adopt,
@@ -30,6 +31,14 @@ _log = logging.getLogger("steno.spool")
 _WORD_LENGTH = 40
 
 
+@dataclass(frozen=True, slots=True)
+class _Carry:
+    """The books of files that were set aside, for the fresh ones."""
+
+    books: Books
+    place: Path
+
+
 @dataclass(slots=True, kw_only=True)
 class DiskFiles:
     """The files of one instance, whose lock the caller holds."""
@@ -42,6 +51,7 @@ class DiskFiles:
     unreachable: int = 0
     """Turns that no salvage could read."""
     _told: bool = False
+    _carry: _Carry | None = None
     _working: set[str] = field(default_factory=set[str])
     _sources: list[Absorb] = field(default_factory=list[Absorb])
 
@@ -50,37 +60,36 @@ class DiskFiles:
         store = open_store(self.folder / "spool.db", self.settings, vfs=self.vfs)
         try:
             with store.transaction():
+                if self._carry is not None:
+                    store.books.carry(self._carry.books)
+                    store.books.absorb(self._carry.place.name, 0)
                 store.begin(self.generation_id, self.clock())
                 for seq in store.strangers:
                     for row in store.rows(SELECT + " WHERE seq = ?", (seq,)):
                         store.mend(row, "the row's CRC differs")
-            if not self._told:
+            if self._carry is not None:
+                (self._carry.place / CARRIED).touch()
+                store.moved.clear()
+            elif not self._told:
                 store.moved = store.books.totals()
         except BaseException:
             store.close()
             raise
+        self._carry = None
         self._told = True
         return store
 
     def replace(self, damaged: Store | None, why: str) -> Store:
-        """Set the damaged files aside and start fresh ones, with the books that are known."""
+        """Set the damaged files aside and start fresh ones, with the books that are known.
+
+        If the disk does not allow the second, :meth:`open` goes on with it.
+        """
         if damaged is not None:
             damaged.close()
         place = set_files_aside(self.folder, _word(why))
-        store = open_store(self.folder / "spool.db", self.settings, vfs=self.vfs)
-        try:
-            with store.transaction():
-                if damaged is not None:
-                    store.books.carry(damaged.books)
-                    store.books.absorb(place.name, 0)
-                    (place / CARRIED).touch()
-                store.begin(self.generation_id, self.clock())
-            store.moved.clear()
-        except BaseException:
-            store.close()
-            raise
-        self._told = True
-        return store
+        if damaged is not None:
+            self._carry = _Carry(damaged.books, place)
+        return self.open()
 
     def find_chores(self) -> Sequence[Chore]:
         """Adopt orphans, and name everything below our folder that is still to be taken over."""

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -47,7 +48,10 @@ def try_lock(folder: Path) -> Lock | None:
     Raises OSError when the folder cannot be used at all.
     """
     path = folder / "lock"
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None  # the folder has just been adopted
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(path.stat(), os.fstat(descriptor)):
@@ -66,7 +70,7 @@ def instances(root: Path) -> list[Path]:
     """The instance folders under a root, largest database first."""
     if not root.is_dir():
         return []
-    folders = [path for path in root.iterdir() if path.is_dir() and (path / "lock").exists()]
+    folders = [path for path in root.iterdir() if _named_as_one(path.name) and (path / "lock").exists()]
     return sorted(folders, key=lambda path: (-_size(path / "spool.db"), path.name))
 
 
@@ -193,6 +197,14 @@ def _file_system(path: str, mountinfo: str) -> str:
         if inside and len(point) >= len(best):
             best, kind = point, after.split(" ", 1)[0]
     return kind
+
+
+def _named_as_one(name: str) -> bool:
+    """Other folders in a data directory are not ours to take, whatever lies in them."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
 
 
 def _size(path: Path) -> int:

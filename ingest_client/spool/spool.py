@@ -64,6 +64,7 @@ class Spool:
         self._waiting_bytes = 0
         self._claimed_at_ns = 0
         self._closing = False
+        self._closed = False
         self._flusher: asyncio.TimerHandle | None = None
         self._control: Control | None = None
 
@@ -154,6 +155,9 @@ class Spool:
         if self._writer.is_alive():
             _log.error("the spool did not stop within %s s: its disk does not answer", grace_s)
         await asyncio.sleep(0)  # the thread's last report
+        self._closed = True
+        for job in self._writer.unserved():
+            self._answer_closed(job)
         if self._lock is not None and not self._writer.is_alive():
             self._lock.release()
         self._changed.set()
@@ -284,6 +288,9 @@ class Spool:
         return cast("T", await answer)
 
     def _submit(self, job: Job, *, hurry: bool) -> None:
+        if self._closed:
+            self._answer_closed(job)
+            return
         job.counts = self.ledger.take_unsaved()
         self._writer.submit(
             job,
@@ -291,6 +298,11 @@ class Spool:
             or self._waiting_items >= self.settings.group_items
             or self._waiting_bytes >= self.settings.group_bytes,
         )
+
+    def _answer_closed(self, job: Job) -> None:
+        """What comes after the end changes nothing: a turn not acknowledged is delivered once more."""
+        self._writer.answer_without(job, "the spool is closed")
+        job.done(job)
 
     def _flush(self) -> None:
         """Every little while: make counts durable that no turn carried."""

@@ -179,7 +179,7 @@ class Store:
         part = self.usage.of(row.tenant)
         part.oldest_at_ns = min(part.oldest_at_ns or row.created_at_ns, row.created_at_ns)
         if (row.created_at_ns, row.seq) <= self.fresh_after.get(row.tenant, (-1, -1)):
-            del self.fresh_after[row.tenant]
+            self.fresh_after.pop(row.tenant, None)
 
     @property
     def next_seq(self) -> int:
@@ -379,6 +379,13 @@ class Store:
         self.claimed[row.seq] = row
         self.undoable(self.usage.change(row.tenant, waiting=-1, waiting_bytes=-row.body_bytes))
         self.undoable(lambda: self.claimed.pop(row.seq, None))
+
+    def unclaim(self, rows: Sequence[Row]) -> None:
+        """Put rows back that were claimed in vain, outside a transaction."""
+        for row in rows:
+            if self.claimed.pop(row.seq, None) is not None:
+                self.usage.change(row.tenant, waiting=1, waiting_bytes=row.body_bytes)
+                self._became_claimable(row)
 
     def _settle(self, seq: int) -> Row | None:
         row = self.claimed.pop(seq, None)

@@ -45,6 +45,9 @@ PROBE_S: Final = 0.25
 SWEEP_S: Final = 1.0
 """Quotas of age, the reserve, and what is owed are looked at this often."""
 
+REPLACE_S: Final = 5.0
+"""Files are set aside no oftener than this: fresh ones that are damaged at once speak of another trouble."""
+
 CHORE_S: Final = 0.02
 """A background chore may hold the thread so long before jobs go first again."""
 
@@ -162,6 +165,7 @@ class Writer(threading.Thread):
         self._sweep_at = 0.0
         self._vacuum_at = 0.0
         self._adopt_at = 0.0
+        self._replace_at = 0.0
         self.desk: Desk | None = None
         self.condition = Condition()
 
@@ -194,13 +198,26 @@ class Writer(threading.Thread):
             jobs = self._gather()
             try:
                 self._serve(jobs)
-                self._care()
             except Exception as error:  # noqa: BLE001 - the thread must outlive our bugs
                 _log.exception("the spool's thread met an unexpected error")
                 for job in jobs:
-                    job.error = job.error or error
+                    self._failed(job, error)
             self._report(jobs)
+            try:
+                self._care()
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("the spool could not look after itself")
+            self._report([])
         self._close()
+
+    def unserved(self) -> list[Job]:
+        """Jobs that came after the thread had ended."""
+        jobs: list[Job] = []
+        while not self._queue.empty():
+            job = self._queue.get_nowait()
+            if job is not None:
+                jobs.append(job)
+        return jobs
 
     # Gathering
 
@@ -322,7 +339,7 @@ class Writer(threading.Thread):
             if job.instead is None:
                 self._owed.append(job)
             else:
-                self._answer_without(job, reason)
+                self.answer_without(job, reason)
 
     def _one_by_one(self, jobs: Sequence[Job]) -> None:
         owed, self._owed = self._owed, []
@@ -330,11 +347,19 @@ class Writer(threading.Thread):
             try:
                 self._commit([job])
             except Exception as error:  # noqa: BLE001 - this job's own
-                job.error = error
+                self._failed(job, error)
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        """An error of our own: shed what may be shed, let the others know."""
+        job.result = None
+        if job.instead is None:
+            job.error = error
+        else:
+            self.answer_without(job, describe(error))
 
     def _read(self, job: Job) -> None:
         if not self._at_desk():
-            self._answer_without(job, self.condition.trouble)
+            self.answer_without(job, self.condition.trouble)
             return
         desk = self._desk()
         try:
@@ -347,12 +372,13 @@ class Writer(threading.Thread):
                 self._replace(error)
             else:
                 self._trouble(error)
-            self._answer_without(job, describe(error))
+            self.answer_without(job, describe(error))
         else:
             self._collect(desk.store)
 
     @staticmethod
-    def _answer_without(job: Job, reason: str) -> None:
+    def answer_without(job: Job, reason: str) -> None:
+        """Give the answer for a job that is not done. A job that would be owed is dropped."""
         try:
             job.result = job.instead(reason) if job.instead else None
             job.shed = True
@@ -396,6 +422,10 @@ class Writer(threading.Thread):
 
     def _replace(self, error: Exception) -> bool:
         """Set the damaged files aside and go on with fresh ones. False: the disk will not have it now."""
+        if time.monotonic() < self._replace_at:
+            self._trouble(error)
+            return False
+        self._replace_at = time.monotonic() + REPLACE_S
         _log.error("the spool's structure is damaged, it is set aside: %s", error)
         try:
             store = self._files.replace(self.desk.store if self.desk else None, str(error))
@@ -521,12 +551,13 @@ class Writer(threading.Thread):
             self._post(jobs, moved, self.desk)
 
     def _close(self) -> None:
-        leftover: list[Job] = []
-        while not self._queue.empty():
-            job = self._queue.get_nowait()
-            if job is not None:
-                leftover.append(job)
-        self._serve(leftover)
+        leftover = self.unserved()
+        try:
+            self._serve(leftover)
+        except Exception as error:  # noqa: BLE001 - as in run
+            _log.exception("the spool's thread met an unexpected error")
+            for job in leftover:
+                self._failed(job, error)
         for chore in self._chores:
             chore.close()
         if self._at_desk():

@@ -147,6 +147,17 @@ def _deliver_some(desk: Desk) -> list[str]:
     return [each.turn_id for each in claimed]
 
 
+async def test_folders_that_are_no_instances_are_left_alone(tmp_path: Path) -> None:
+    """A data directory may hold other things with a lock in them."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "lock").touch()
+    spool = await open_spool(tmp_path, QUICK)
+    await asyncio.sleep(0.5)
+    assert [path.name for path in other.iterdir()] == ["lock"]
+    await spool.close(5)
+
+
 async def test_a_living_process_is_never_adopted(tmp_path: Path) -> None:
     """Its lock is held."""
     one = await open_spool(tmp_path, QUICK)

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from capture.outcomes import Outcome, State
 from ingest_client.ledger import Ledger
-from ingest_client.sink import Kept, Quarantine, Shed, Sink
+from ingest_client.sink import Kept, Quarantine, Record, Shed, Sink
 from ingest_client.spool import Checkpoint, Checkpoints, FullPolicy, Queue, Spool, SpoolRefused, SpoolSettings
+from ingest_client.spool.rows import Row
 from ingest_client.spool.sql import connect
+from ingest_client.spool.store import Store
 from tests.unit.ingest_client.spool.parts import SECOND, START, Clock, Tried, turn
 
 LARGE = 10**9
@@ -383,6 +386,59 @@ async def test_a_closed_spool_sheds_what_comes_after(place: Place) -> None:
     await spool.close(5)
     spool.ledger.observe()
     assert isinstance(await spool.keep(turn("t1")), Shed)
+
+
+async def test_nothing_hangs_on_a_closed_spool(place: Place) -> None:
+    """Delivery may still be settling when the sidecar stops: such turns are delivered once more."""
+    spool = await place.open()
+    await place.keep(spool, "t1")
+    (claimed,) = await spool.claim(1, LARGE, place.clock(), per_tenant=1)
+    await spool.close(5)
+    async with asyncio.timeout(1):
+        await spool.acknowledge([claimed.seq])
+        await spool.release([claimed.seq])
+        assert await spool.claim(1, LARGE, place.clock(), per_tenant=1) == []
+        assert await spool.take_interrupted(place.clock()) == []
+    again = await place.open()
+    assert await place.claim(again) == ["t1"]
+
+
+async def test_a_bug_in_one_job_costs_that_job_only(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group is run again one by one: the others are kept, the one is shed and counted."""
+    spool = await place.open()
+    keep = Store.keep
+
+    def broken(store: Store, record: Record) -> Kept | Shed:
+        if record.turn_id == "t2":
+            raise ZeroDivisionError
+        return keep(store, record)
+
+    monkeypatch.setattr(Store, "keep", broken)
+    answers = await place.keep(spool, "t1", "t2", "t3")
+    assert [type(answer) for answer in answers] == [Kept, Shed, Kept]
+    assert spool.ledger == Ledger(observed=3, spooled=2, ended=_counter({Outcome.OVER_BUDGET: 1}))
+
+
+async def test_turns_claimed_in_vain_are_claimable_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that fails in the midst of a claim must not leave turns that nobody has and nobody gets."""
+    first = await place.open()
+    await place.keep(first, "t1", "t2", "t3")
+    await first.close(5)
+    spool = await place.open()
+    body = Store.body
+    failures = iter([False, True])
+
+    def failing(store: Store, row: Row) -> bytes:
+        if next(failures, False):
+            raise apsw.IOError("injected")
+        return body(store, row)
+
+    monkeypatch.setattr(Store, "body", failing)
+    assert await place.claim(spool) == []
+    assert spool.backlog["a"].turns == 3
+    assert await place.claim(spool) == ["t1", "t2", "t3"]
 
 
 def _snapshot(turn_id: str, body: bytes, at_ns: int) -> Checkpoint:
