@@ -247,3 +247,48 @@ async def _exported(ingest: Ingest, at_least: int) -> list[dict[str, Any]]:
             answer.raise_for_status()
             turns = [json.loads(line) for line in answer.text.splitlines()]
     return turns
+
+
+# A stop (T9)
+
+PENDING = 500
+DRAIN_S = 10.0
+
+
+@pytest.mark.timeout(120)
+async def test_a_stop_with_ingest_down_leaves_every_turn_on_disk_and_ends_in_time(
+    start_envoy: StartEnvoy, provider: Upstream, short_tmp: Path, logs: list[Path]
+) -> None:
+    """T9: 500 turns pending, SIGTERM, gone within the grace period; the next start delivers them all."""
+    (ingest_port,) = free_ports(1)
+    steno = await _sidecar(short_tmp, f"http://127.0.0.1:{ingest_port}", logs)
+    envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", steno.port)])
+    probes = 0
+    try:
+        while probes < PENDING:
+            await asyncio.gather(*(_ask(envoy.port, f"q{probes + n}", Script(chunks=2)) for n in range(50)))
+            probes += 50
+        await _until(lambda: _holds(steno, spooled=PENDING))
+        began = time.monotonic()
+        assert await steno.stop() == 0
+        took_s = time.monotonic() - began
+        _log.info("T9: stopped in %.1f s with %d turns pending", took_s, PENDING)
+        assert took_s <= DRAIN_S
+        ingest = Ingest(short_tmp, ingest_port)
+        logs.append(ingest.log)
+        await ingest.start()
+        try:
+            await steno.start()
+            turns = await _exported(ingest, PENDING)
+            ledger = await _settled(steno)
+        finally:
+            await ingest.stop()
+    finally:
+        await steno.stop()
+    assert len({turn["meta"]["request_id"] for turn in turns}) == len(turns) == PENDING
+    assert (ledger["observed"], ledger["delivered"], ledger["imbalance"]) == (PENDING, PENDING, 0)
+
+
+async def _holds(steno: Sidecar, *, spooled: int) -> bool:
+    ledger = await _ledger(steno)
+    return ledger is not None and (ledger["open"], ledger["spooled"]) == (0, spooled)
