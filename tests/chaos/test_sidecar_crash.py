@@ -232,7 +232,7 @@ async def _until_seen(port: int, steno: Sidecar) -> int:
         await fetch(port, PATH, message_request(stream=False, text="probe"), Script(chunks=1))
         await asyncio.sleep(0.3)
         if (after := await observed()) > before:
-            return after - before
+            return int(after - before)
     raise AssertionError("Envoy does not show exchanges to the sidecar again")
 
 
