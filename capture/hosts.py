@@ -1,5 +1,6 @@
 """Whose servers a host name is: the vendor, and where it is one of the wire's own, the provider."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,12 +9,24 @@ from capture.routes import Provider
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Hosts that end in ``suffix`` (whole labels). ``provider`` overrides the path's."""
+    """Hosts that end in ``suffix`` (whole labels), or match ``pattern`` whole where names vary
+    more. ``provider`` overrides the path's.
+    """
 
     suffix: str
     vendor: str
     provider: Provider | None = None
+    pattern: re.Pattern[str] | None = None
 
+    def owns(self, name: str) -> bool:
+        """True for a host name (lower case, no port) of this row."""
+        if self.pattern is not None:
+            return self.pattern.fullmatch(name) is not None
+        return name == self.suffix or name.endswith(f".{self.suffix}")
+
+
+_VERTEX: Final = re.compile(r"(?:[a-z0-9-]+-)?aiplatform\.(?:[a-z0-9-]+\.rep\.)?googleapis\.com")
+_BEDROCK: Final = re.compile(r"(?:.+\.)?bedrock(?:-[a-z-]+)?\..+\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
 
 HOSTS: Final = (
     Host("api.anthropic.com", "anthropic"),
@@ -23,12 +36,12 @@ HOSTS: Final = (
     Host("models.ai.azure.com", "azure"),
     Host("inference.ai.azure.com", "azure"),
     Host("models.github.ai", "github"),
-    Host("api.githubcopilot.com", "github-copilot"),
+    Host("githubcopilot.com", "github-copilot"),
     Host("openai.com", "openai"),
     Host("chatgpt.com", "openai"),
     Host("generativelanguage.googleapis.com", "google"),
-    Host("aiplatform.googleapis.com", "vertex"),
-    Host("amazonaws.com", "bedrock"),
+    Host("aiplatform.googleapis.com", "vertex", pattern=_VERTEX),
+    Host("bedrock-runtime.us-east-1.amazonaws.com", "bedrock", pattern=_BEDROCK),
     Host("api.cohere.com", "cohere", Provider.COHERE),
     Host("api.cohere.ai", "cohere", Provider.COHERE),
     Host("api.mistral.ai", "mistral", Provider.MISTRAL),
@@ -74,4 +87,4 @@ def host_of(authority: str) -> Host | None:
     name = authority.lower().rpartition("@")[2]
     if not name.startswith("["):
         name = name.partition(":")[0]
-    return next((row for row in HOSTS if name == row.suffix or name.endswith(f".{row.suffix}")), None)
+    return next((row for row in HOSTS if row.owns(name)), None)

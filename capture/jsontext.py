@@ -29,6 +29,17 @@ def decode(text: bytes | str) -> object:
         return _decode_tolerantly(text)
 
 
+def strict_text(text: bytes, value: object) -> bytes:
+    """A JSON text of ``value`` that every reader takes: ``text`` itself, which ``value`` was
+    decoded from, unless strict decoding refuses it; then the repaired value, written anew.
+    """
+    try:
+        _FAST.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return msgspec.json.encode(value)
+    return text
+
+
 def _decode_tolerantly(text: bytes | str) -> object:
     if isinstance(text, bytes):
         text = text.removeprefix(_BOM).decode("utf-8", "replace")

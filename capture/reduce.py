@@ -25,6 +25,8 @@ from capture.turn import Damage, Diagnostic, Dialect, Ending, Refused, Turn
 BATCH_BYTES: Final = 16 * 1024
 """Unread bytes are parsed when there are this many: one call for some eighty events."""
 
+_SPACE: Final = b" \t\r\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
@@ -138,6 +140,8 @@ class ResponseReducer:
         """Take decoded bytes. Until the framing is settled they wait as the document."""
         self.decoded_bytes += len(data)
         if self._framing is None and (data or whole):
+            if not self._document:
+                data = data.lstrip(_SPACE)  # means nothing in any framing, and could go on for ever
             data = b"".join((*self._document, data))
             self._document = []
             self._settle_framing(data, whole=whole)

@@ -70,7 +70,7 @@ def _either(path: str, endpoint: str) -> Route:
 
 
 _BEDROCK_MODEL: Final = r"/model/(?P<model>[^/]+)"
-_GOOGLE_MODEL: Final = r"/(?:models|tunedModels)/(?P<model>[^/:]+)"
+_GOOGLE_MODEL: Final = r"/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+)"
 
 ROUTES: Final = (
     # Anthropic; also behind Vertex's rawPredict.
@@ -89,12 +89,20 @@ ROUTES: Final = (
         "messages", Provider.ANTHROPIC, Dialect.ANTHROPIC_MESSAGES, streams=True,
     ),
     _turn(
-        rf"/publishers/[^/]+{_GOOGLE_MODEL}:rawPredict",
+        rf"/publishers/mistralai{_GOOGLE_MODEL}:rawPredict",
         "chat_completions", Provider.MISTRAL, Dialect.OPENAI_CHAT,
     ),
     _turn(
-        rf"/publishers/[^/]+{_GOOGLE_MODEL}:streamRawPredict",
+        rf"/publishers/mistralai{_GOOGLE_MODEL}:streamRawPredict",
         "chat_completions", Provider.MISTRAL, Dialect.OPENAI_CHAT, streams=True,
+    ),
+    _turn(
+        rf"/publishers/[^/]+{_GOOGLE_MODEL}:rawPredict",
+        "chat_completions", Provider.OPENAI, Dialect.OPENAI_CHAT,
+    ),
+    _turn(
+        rf"/publishers/[^/]+{_GOOGLE_MODEL}:streamRawPredict",
+        "chat_completions", Provider.OPENAI, Dialect.OPENAI_CHAT, streams=True,
     ),
     _turn("/v1/complete", "complete", Provider.ANTHROPIC, None),
     # OpenAI, and all who speak its formats.
@@ -131,6 +139,19 @@ ROUTES: Final = (
     # Cohere.
     _turn("/v2/chat", "cohere_chat", Provider.COHERE, Dialect.COHERE_V2),
     _turn("/v1/generate", "cohere_generate", Provider.COHERE, Dialect.COHERE_V1),
+    # What holds no turn, by name, so that it is told from paths that nobody knows.
+    _no_turn("/(?:embeddings|embed|api/embed|embed-jobs)|:(?:batch|async)?[eE]mbedContents?", "embeddings"),
+    _no_turn("/rerank", "rerank"),
+    _no_turn("/realtime(?:/.*)?|/live", "realtime"),
+    _no_turn("/models(?:/[^/:]+)?|/api/(?:tags|show|ps|pull|push|create|copy|delete|version)", "models"),
+    _no_turn("/files(?:/.*)?|/uploads(?:/.*)?|/vector_stores(?:/.*)?", "files"),
+    _no_turn("/batches(?:/.*)?|:batchGenerateContent", "batches"),
+    _no_turn("/images/(?:generations|edits|variations)|/videos(?:/.*)?|:predict(?:LongRunning)?", "images"),
+    _no_turn("/audio/(?:speech|transcriptions|translations)", "audio"),
+    _no_turn("/moderations|/classify", "moderation"),
+    _no_turn("/tokenize|/detokenize|:countTokens|:computeTokens|/count-tokens|/input_tokens", "token_count"),
+    _no_turn("/fine[_-]tuning/.*|/fine-tunes(?:/.*)?|/evals(?:/.*)?", "training"),
+    _no_turn("/assistants(?:/.*)?|/threads(?:/.*)?", "assistants"),
     # One path, many servers: Cohere v1, Writer, Databricks, SageMaker.
     _either("/v1/chat|/invocations", "chat"),
 )  # fmt: skip

@@ -35,22 +35,24 @@ from capture.turn import (
 
 class _Delta(Struct):
     type: str = ""
-    text: str = ""
-    thinking: str = ""
-    signature: str = ""
-    partial_json: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    content: str | None = None
+    citation: object = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
 
 
 class _Event(Struct):
     type: str = ""
-    index: int = 0
+    index: int | None = 0
     delta: _Delta | None = None
     content_block: dict[str, object] | None = None
-    message: dict[str, object] | None = None
+    message: object = None
     usage: dict[str, object] | None = None
-    error: dict[str, object] | None = None
+    error: object = None
 
 
 _READER: Final = EventReader(_Event)
@@ -77,7 +79,9 @@ class _OpenBlock:
 
     __slots__ = (
         "arguments",
+        "citations",
         "closed",
+        "content",
         "fragments",
         "start",
         "text",
@@ -93,11 +97,13 @@ class _OpenBlock:
         self.thinking = Pieces(as_text(start.get("thinking")))
         self.thinking_signature = Pieces(as_text(start.get("signature")))
         self.fragments = Pieces()
+        self.content = Pieces()
+        self.citations: list[object] = []
         self.closed = False
         self.arguments: tuple[JsonObject | None, str | None] | None = None
 
     def settle(self) -> None:
-        for pieces in (self.text, self.thinking, self.thinking_signature, self.fragments):
+        for pieces in (self.text, self.thinking, self.thinking_signature, self.fragments, self.content):
             pieces.settle()
 
     def parsed(self) -> tuple[JsonObject | None, str | None]:
@@ -136,10 +142,16 @@ class _OpenBlock:
         if self.fragments or self.arguments is not None:
             arguments, raw = self.parsed()
             block["input"] = raw if arguments is None else arguments
-        for name, pieces in (("text", self.text), ("thinking", self.thinking)):
+        for name, pieces in (("text", self.text), ("thinking", self.thinking), ("content", self.content)):
             if pieces:
                 block[name] = pieces.text()
+        if self.citations:
+            block["citations"] = self.citations
         return block
+
+    def is_mapped(self) -> bool:
+        """True when the contract's members hold all of it."""
+        return self.type in _MAPPED and not self.citations
 
     def tool_call(self) -> ToolCall:
         arguments, raw = self.parsed()
@@ -193,10 +205,12 @@ class AnthropicFold:
         for name, data, event in zip(names, datas, _READER.read(datas), strict=True):
             kind = name.decode("utf-8", "replace") if name else event.type if event else ""
             if kind == "content_block_delta" and event is not None and event.delta is not None:
-                block = blocks.get(event.index)
+                index = event.index or 0
+                block = blocks.get(index)
                 if block is None:
-                    block = blocks[event.index] = _OpenBlock({"type": "text"})
-                _append(block, event.delta)
+                    block = blocks[index] = _OpenBlock({"type": "text"})
+                if not _append(block, event.delta):
+                    self._damage.add(Damage.UNKNOWN_CONTENT, event.delta.type)
                 touched.add(block)
             elif event is None:
                 self._unparseable(kind, data)
@@ -208,17 +222,17 @@ class AnthropicFold:
     def _apply(self, kind: str, event: _Event) -> None:
         match kind:
             case "message_start":
-                self._start(event.message or {})
+                self._start(as_mapping(event.message) or {})
             case "content_block_start":
-                self._blocks[event.index] = _OpenBlock(event.content_block or {})
+                self._open(event.index or 0, event.content_block or {})
             case "content_block_stop":
-                self._close(event.index)
+                self._close(event.index or 0)
             case "message_delta":
                 self._message_delta(event)
             case "message_stop":
                 self._done = True
             case "error":
-                self._fail(event.error or {})
+                self._fail(event)
             case _ if kind not in _KNOWN and kind not in _UNREAD:
                 self._damage.add(Damage.UNKNOWN_EVENT, kind)
             case _:
@@ -239,6 +253,11 @@ class AnthropicFold:
             self._wire_usage = _prompt_usage(usage)
         for index, given in enumerate(_listed(message.get("content"))):
             self._blocks.setdefault(index, _OpenBlock(given))
+
+    def _open(self, index: int, start: Mapping[str, object]) -> None:
+        if index < 0:  # the contract loses such a block; here it is at least told
+            self._damage.add(Damage.UNKNOWN_CONTENT, f"block at index {index}")
+        self._blocks[index] = _OpenBlock(start)
 
     def _close(self, index: int) -> None:
         block = self._blocks.get(index)
@@ -263,8 +282,10 @@ class AnthropicFold:
                 self._wire_usage, as_int(event.usage.get("output_tokens")) or 0
             )
 
-    def _fail(self, error: Mapping[str, object]) -> None:
-        self._error = error
+    def _fail(self, event: _Event) -> None:
+        """Keep the error, an object or only its words."""
+        words = as_text(event.error) or as_text(event.message)
+        self._error = as_mapping(event.error) or ({"message": words} if words else {})
 
     def _count(self, usage: Mapping[str, object]) -> None:
         self._usage.update({name: value for name, value in usage.items() if value is not None})
@@ -281,7 +302,7 @@ class AnthropicFold:
         if not isinstance(message, dict):
             self._refused = Refused("the answer is not a JSON object")
             return
-        self._document = body
+        self._document = jsontext.strict_text(body, cast("object", message))
         self._message = cast("JsonObject", message)
         for index, given in enumerate(_listed(self._message.get("content"))):
             self._blocks[index] = block = _OpenBlock(given)
@@ -291,8 +312,9 @@ class AnthropicFold:
         if usage is not None:
             self._count(usage)
             self._wire_usage = _with_completion(_prompt_usage(usage), as_int(usage.get("output_tokens")) or 0)
-        if self._message.get("type") == "error":
-            self._error = as_mapping(self._message.get("error")) or {}
+        failure = as_mapping(self._message.get("error"))
+        if self._message.get("type") == "error" or (failure is not None and "content" not in self._message):
+            self._error = failure or {}
         self._done = True
 
     # -- the turn -------------------------------------------------------------
@@ -317,7 +339,7 @@ class AnthropicFold:
             wire=self._wire(blocks),
             provider_error=error,
             diagnostics=self._damage.diagnostics(),
-            unparsed=tuple(block.whole() for block in blocks if block.type not in _MAPPED),
+            unparsed=tuple(block.whole() for block in blocks if not block.is_mapped()),
         )
 
     def _choice(self, blocks: Sequence[_OpenBlock], *, partial: bool, failed: bool) -> Choice:
@@ -386,18 +408,24 @@ class AnthropicFold:
         return None
 
 
-def _append(block: _OpenBlock, delta: _Delta) -> None:
+def _append(block: _OpenBlock, delta: _Delta) -> bool:
+    """Append a delta to its block. False: nobody knows this kind of delta."""
     match delta.type:
         case "text_delta":
-            block.text.append(delta.text)
+            block.text.append(delta.text or "")
         case "input_json_delta":
-            block.fragments.append(delta.partial_json)
+            block.fragments.append(delta.partial_json or "")
         case "thinking_delta":
-            block.thinking.append(delta.thinking)
+            block.thinking.append(delta.thinking or "")
         case "signature_delta":
-            block.thinking_signature.append(delta.signature)
-        case _:  # citations and whatever comes: not part of the turn
-            pass
+            block.thinking_signature.append(delta.signature or "")
+        case "citations_delta":
+            block.citations.append(delta.citation)
+        case "compaction_delta":
+            block.content.append(delta.content or "")
+        case _:
+            return False
+    return True
 
 
 def _listed(content: object) -> list[JsonObject]:

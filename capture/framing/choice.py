@@ -7,6 +7,8 @@ from capture.framing import Framing
 _SSE_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LONGEST_START: Final = max(map(len, _SSE_STARTS))
 _BOM: Final = b"\xef\xbb\xbf"
+_LOOK_BYTES: Final = 64
+"""What has not told by then is a document: looking on would cost the square of its length."""
 
 
 def declared(content_type: str, stream: Framing) -> Framing | None:
@@ -36,7 +38,12 @@ def sniffed(head: bytes, stream: Framing, *, whole: bool) -> Framing | None:
     text = head.removeprefix(_BOM).lstrip()
     if text.startswith(_SSE_STARTS):
         return Framing.SSE
-    if not whole and len(text) < _LONGEST_START and any(start.startswith(text) for start in _SSE_STARTS):
+    if (
+        not whole
+        and len(head) <= _LOOK_BYTES
+        and len(text) < _LONGEST_START
+        and any(start.startswith(text) for start in _SSE_STARTS)
+    ):
         return None
     if stream is Framing.JSON_ARRAY and text.startswith(b"["):
         return Framing.JSON_ARRAY

@@ -25,6 +25,7 @@ PLAIN = Classifier()
         ("/model/a.b-v1%3A0/converse-stream", Provider.BEDROCK, Dialect.BEDROCK_CONVERSE),
         ("/model/a.b/invoke", Provider.BEDROCK, Dialect.BEDROCK_INVOKE),
         ("/v2/chat", Provider.COHERE, Dialect.COHERE_V2),
+        ("/v1/projects/p/locations/l/endpoints/123:generateContent", Provider.GEMINI, Dialect.GEMINI),
         ("/api/generate", Provider.OLLAMA, Dialect.OLLAMA_GENERATE),
         (
             "/v1/projects/p/locations/l/publishers/anthropic/models/claude@1:streamRawPredict",
@@ -69,9 +70,26 @@ def test_a_host_names_the_vendor_and_sometimes_the_provider() -> None:
     assert (mistral.provider, mistral.dialect) == ("mistral", Dialect.OPENAI_CHAT)
 
 
+@pytest.mark.parametrize(
+    ("host", "vendor"),
+    [
+        ("us-central1-aiplatform.googleapis.com", "vertex"),
+        ("aiplatform.us.rep.googleapis.com", "vertex"),
+        ("bedrock-runtime.cn-north-1.amazonaws.com.cn", "bedrock"),
+        ("vpce-1.bedrock-runtime-fips.us-gov-west-1.amazonaws.com", "bedrock"),
+        ("api.business.githubcopilot.com", "github-copilot"),
+    ],
+)
+def test_regional_hosts_are_known(host: str, vendor: str) -> None:
+    found = host_of(host)
+    assert found is not None
+    assert found.vendor == vendor
+
+
 def test_a_host_is_matched_by_whole_labels() -> None:
     assert host_of("notopenai.com") is None
-    assert all(host_of(f"x.{row.suffix}:8443") is not None for row in HOSTS)
+    assert host_of("s3.us-east-1.amazonaws.com") is None
+    assert all(host_of(f"{row.suffix}:8443") is row for row in HOSTS)
 
 
 def test_the_gateways_backend_header_outranks_the_path() -> None:

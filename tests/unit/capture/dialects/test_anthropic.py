@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from capture.dialects.fold import RequestFacts
@@ -231,3 +232,70 @@ def test_the_two_renderings_of_one_shot_and_stream_agree() -> None:
     assert whole.blocks == stream.blocks
     assert whole.choices == stream.choices
     assert reduced_response(whole)["message"] == reduced_response(stream)["message"]
+
+
+def test_members_that_are_null_cost_nothing() -> None:
+    turn = streamed(
+        opened(0, type="text", text=""),
+        delta(0, "text_delta", text="a", signature=None),
+        delta(0, "text_delta", text=None),
+        {"type": "content_block_delta", "index": None, "delta": {"type": "text_delta", "text": "b"}},
+        closed(0),
+        ended("end_turn"),
+        STOP,
+    )
+    assert turn.choices[0].text == "ab"
+    assert turn.diagnostics == ()
+
+
+@pytest.mark.parametrize(
+    "error", [{"error": "overloaded"}, {"message": "overloaded"}, {"error": {"message": "overloaded"}}]
+)
+def test_an_error_event_of_any_shape_is_an_error(error: Json) -> None:
+    turn = streamed({"type": "error", **error})
+    assert turn.provider_error is not None
+    assert (turn.provider_error.type, turn.provider_error.message) == (None, "overloaded")
+    assert turn.choices[0].result is Result.ERROR
+
+
+def test_an_error_document_of_another_shape_is_an_error() -> None:
+    turn = reduce(b'{"error": {"type": "server_error", "message": "no"}}', "application/json")
+    assert turn.provider_error is not None
+    assert (turn.provider_error.type, turn.choices[0].result) == ("server_error", Result.ERROR)
+
+
+def test_citations_and_compactions_are_kept() -> None:
+    citation = {"type": "char_location", "cited_text": "zzz"}
+    turn = streamed(
+        opened(0, type="text", text=""), delta(0, "citations_delta", citation=citation), closed(0),
+        opened(1, type="compaction", content=None), delta(1, "compaction_delta", content="sum"), closed(1), STOP,
+    )  # fmt: skip
+    assert {"type": "text", "text": "", "citations": [citation]} in turn.unparsed
+    assert {"type": "compaction", "content": "sum"} in turn.unparsed
+
+
+def test_what_the_contract_loses_is_told() -> None:
+    turn = streamed(opened(-1, type="text", text="x"), delta(0, "sparkle_delta", text="y"), STOP)
+    assert [(each.damage, each.count) for each in turn.diagnostics] == [(Damage.UNKNOWN_CONTENT, 2)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'\xef\xbb\xbf{"content": []}', b'{"content": [], "x": "\\ud800"}', b'{"content": [], "x": "\xff"}'],
+    ids=["byte-order-mark", "unpaired-surrogate", "not-utf-8"],
+)
+def test_a_repaired_document_is_sent_on_as_strict_json(body: bytes) -> None:
+    turn = reduce(body, "application/json")
+    assert "content" in msgspec.json.decode(turn.wire.document)
+
+
+def test_white_space_in_front_costs_linear_time() -> None:
+    """It waits for the first byte that tells, and must not be joined again and again."""
+    reducer = ResponseReducer(Dialect.ANTHROPIC_MESSAGES, RequestFacts(), ResponseFacts())
+    for _ in range(4000):
+        reducer.feed(b" " * 4096)
+    reducer.feed(b'{"content": [{"type": "text", "text": "x"}]}')
+    assert len(reducer.document) < 4096
+    turn = reducer.finish(Ending.COMPLETE)
+    assert isinstance(turn, Turn)
+    assert turn.choices[0].text == "x"
