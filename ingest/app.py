@@ -53,6 +53,8 @@ _log = logging.getLogger("steno.ingest")
 _SWITCH_S: Final = 0.0005
 """How long a thread keeps the interpreter lock while another waits for it. The default, 5 ms,
 made every statement of the writer wait for the event loop that long."""
+_KEEP_ALIVE_S: Final = 75
+"""Idle connections live longer than a sidecar's pauses: a POST must not meet one that is closing."""
 _RELOAD_S: Final = 5.0
 _LOOPBACK: Final = frozenset(("", "127.0.0.1", "localhost", "::1"))
 
@@ -243,6 +245,7 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
         lifespan="off",
         http="httptools",
         timeout_graceful_shutdown=int(settings.drain_s) or None,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         server_header=False,
         date_header=False,
     )
