@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final
 
@@ -74,14 +74,16 @@ class Reconciler:
         """Decide and report until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.tick()
+            with self._fault_stays_here():
+                self.tick()
 
     async def stop(self) -> None:
         """Once all workers are gone: read their last lines, decide what waits, keep what is owed."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._silent.wait(), _LAST_LINES_S)
         await self._server.stop()
-        self._report(self._matcher.finish())
+        with self._fault_stays_here():
+            self._report(self._matcher.finish())
         self._debts.save()
 
     def tick(self) -> None:
@@ -101,14 +103,25 @@ class Reconciler:
         self._silent.clear()
         try:
             while line := await _next_line(lines):
-                self._take(life.source, line)
+                with self._fault_stays_here():
+                    self._take(life.source, line)
         finally:
             del self._lives[life.source]
-            self._debts.died(life.source)
-            # Its spool finishes what it had on disk: as interrupted turns, or as lost in the crash.
-            self._matcher.worker_died(life.source, time.monotonic_ns(), outcome="crash")
             if not self._lives:
                 self._silent.set()
+            self._debts.died(life.source)
+            with self._fault_stays_here():
+                # Its spool finishes what it had on disk: as interrupted turns, or as lost in the crash.
+                self._matcher.worker_died(life.source, time.monotonic_ns(), outcome="crash")
+
+    @contextlib.contextmanager
+    def _fault_stays_here(self) -> Generator[None]:
+        """A bug in the accounting must not take down the workers' supervisor: it is counted and logged."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - whatever breaks here, turns must still be captured
+            self._tally.faults.inc()
+            _log.exception("reconciliation failed; capture goes on")
 
     def _take(self, source: int, text: bytes) -> None:
         try:
@@ -140,11 +153,15 @@ class Reconciler:
             return
         now_ns = time.monotonic_ns()
         for served in entries:
-            head = RequestHead(served.method, served.host, served.path)
-            if classify(head, self._classifier).kind is Kind.NON_TURN:
-                self._tally.other_requests.inc()
-            else:
-                self._matcher.entry(served, now_ns)
+            with self._fault_stays_here():
+                self._sort_in(served, now_ns)
+
+    def _sort_in(self, served: Served, now_ns: int) -> None:
+        head = RequestHead(served.method, served.host, served.path)
+        if classify(head, self._classifier).kind is Kind.NON_TURN:
+            self._tally.other_requests.inc()
+        else:
+            self._matcher.entry(served, now_ns)
 
     # -- verdicts -------------------------------------------------------------
 

@@ -73,6 +73,11 @@ class Tally:
             "Lines that workers could not write, because the supervisor did not read them in time.",
             registry=self.registry,
         )
+        self.faults = Counter(
+            "steno_access_log_faults",
+            "Faults of our own in reconciliation. A bug; what it concerned may be missing in these counts.",
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             "steno_access_log_waiting",
             "Entries and exchanges that wait for each other; open exchanges included.",

@@ -14,6 +14,7 @@ import pytest
 from capture.classify import Classifier
 from extproc.pb.access_log_pb2 import HttpAccessLogEntry
 from extproc.reconcile.decoding import ACCESS_LOG_METHOD, ACCESS_LOG_SERVICE
+from extproc.reconcile.matcher import Matcher
 from extproc.reconcile.reconciler import LINES_A_TICK, Reconciler
 from extproc.reconcile.summary import Begun, Counted, Ended, Line, Missed, decode_missed, encode
 from extproc.transport.address import AddressError, TcpAddress
@@ -177,6 +178,28 @@ async def test_a_line_that_never_ends_is_counted_and_skipped(reconciler: Reconci
     await asyncio.sleep(0.01)
     worker.write(Begun(1, "seen", time.time_ns()))
     await asyncio.sleep(0.01)
+    assert reconciler.state()["waiting_exchanges"] == 1
+    await worker.die()
+
+
+async def test_a_fault_of_our_own_is_counted_and_stays_in_the_accounting(
+    reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The supervisor's tasks live on, and read the next line."""
+
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    worker = StubWorker(reconciler)
+    with monkeypatch.context() as patched:
+        patched.setattr(Matcher, "begun", broken)
+        patched.setattr(Matcher, "entry", broken)
+        worker.write(Begun(1, "a", time.time_ns()))
+        await send(reconciler, message(served("a")))
+    worker.write(Begun(2, "b", time.time_ns()))
+    await asyncio.sleep(0.01)
+    assert "steno_access_log_faults_total 2.0" in reconciler.metrics().decode()
+    assert [each.message for each in caplog.records] == ["reconciliation failed; capture goes on"] * 2
     assert reconciler.state()["waiting_exchanges"] == 1
     await worker.die()
 
