@@ -41,19 +41,14 @@ def stretched(make: Callable[[int], bytes], count: int) -> Iterator[bytes]:
 
 
 def _events(stream: Stream) -> Bomb:
-    make = _open_responses if stream.dialect is Dialect.OPENAI_RESPONSES else _same_counts(stream.make)
+    make = _open_responses if stream.dialect is Dialect.OPENAI_RESPONSES else stream.make
     return Bomb(stream.dialect, stream.content_type, lambda count: stretched(make, count))
-
-
-def _same_counts(make: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """Streams that differ in nothing but their events: the word alike, the counts alike."""
-    return lambda count: make(count).replace(b"word1", b"word0")
 
 
 def _open_responses(count: int) -> bytes:
     """A Responses stream that breaks off: its end would repeat the whole text."""
     made = next(stream for stream in STREAMS if stream.dialect is Dialect.OPENAI_RESPONSES).make(count)
-    return made.partition(b"event: response.output_text.done")[0].replace(b"word1", b"word0")
+    return made.partition(b"event: response.output_text.done")[0]
 
 
 # -- tool fragments ----------------------------------------------------------------
