@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _READY_S: Final = 60.0
 _BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_READINESS_S: Final = 1.0
+"""Probes have little patience: a worker that takes longer is not ready."""
 _STEADY_S: Final = 60.0
 """A worker that lived so long begins again at the shortest backoff."""
 _EXTRA_S: Final = 5.0
@@ -93,7 +95,7 @@ class Supervisor:
             if self._reconciler is not None:
                 self._settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
                 await self._reconciler.start()
-            await asyncio.gather(*(self._spawn(worker) for worker in self._workers))
+            await self._start_workers()
         except BaseException:
             await self._stop_all()
             raise
@@ -109,9 +111,20 @@ class Supervisor:
             if self._reconciler is not None:
                 watching.append(watchers.create_task(self._reconciler.run()))
             await self._stopping.wait()
-            await self._stop_all()
+            await self._stop_workers()
             for task in watching:
                 task.cancel()
+        # A worker that was just being started again when the stop came.
+        await self._stop_all()
+
+    async def _start_workers(self) -> None:
+        """Wait for every worker's answer, so that none is left behind when one cannot start."""
+        answers = await asyncio.gather(
+            *(self._spawn(worker) for worker in self._workers), return_exceptions=True
+        )
+        for answer in answers:
+            if answer is not None:
+                raise answer
 
     async def _spawn(self, worker: _Worker) -> None:
         worker.ready = None
@@ -126,7 +139,11 @@ class Supervisor:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(encode_settings(self._settings) + b"\n")
-        line = await asyncio.wait_for(process.stdout.readline(), _READY_S)
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), _READY_S)
+        except TimeoutError:
+            process.kill()
+            raise WorkerError(f"worker {worker.index} did not listen within {_READY_S:g} s") from None
         if not line:
             raise WorkerError(f"worker {worker.index} ended before it listened: see its last log line")
         worker.ready = msgspec.json.decode(line, type=WorkerReady)
@@ -147,11 +164,19 @@ class Supervisor:
             deaths += 1
             worker.restarts += 1
             _log.error("worker died", extra={"worker": worker.index, "code": code, "restart_in_s": delay_s})
-            await asyncio.sleep(delay_s)
+            if await self._stops_within(delay_s):
+                return
             try:
                 await self._spawn(worker)
-            except (WorkerError, TimeoutError, OSError) as error:
-                _log.exception("worker did not start", extra={"worker": worker.index, "error": str(error)})
+            except (WorkerError, OSError) as error:
+                _log.error("worker did not start", extra={"worker": worker.index, "error": str(error)})
+
+    async def _stops_within(self, delay_s: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), delay_s)
+        except TimeoutError:
+            return False
+        return True
 
     async def _follow(self, process: asyncio.subprocess.Process) -> None:
         """Read what a worker tells of its exchanges, to its end."""
@@ -161,7 +186,7 @@ class Supervisor:
             # What a dead worker does not read goes nowhere: asyncio drops it, and the turns stay owed.
             await self._reconciler.follow(process.stdout, process.stdin.write)
 
-    async def _stop_all(self) -> None:
+    async def _stop_workers(self) -> None:
         running = [w.process for w in self._workers if w.process is not None and w.process.returncode is None]
         for process in running:
             process.terminate()
@@ -176,20 +201,23 @@ class Supervisor:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+    async def _stop_all(self) -> None:
+        await self._stop_workers()
         if self._reconciler is not None:
             await self._reconciler.stop()
         await self._admin.stop()
 
     # -- pages ----------------------------------------------------------------
 
-    async def _ask(self, path: str) -> dict[str, bytes]:
+    async def _ask(self, path: str, timeout_s: float = 5.0) -> dict[str, bytes]:
         """Every ready worker's page, by its number; a worker that does not answer is left out."""
         pages: dict[str, bytes] = {}
         for worker in self._workers:
             if worker.ready is None:
                 continue
             connector = aiohttp.UnixConnector(worker.ready.admin_socket)
-            timeout = aiohttp.ClientTimeout(total=5)
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
             try:
                 async with (
                     aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
@@ -236,8 +264,24 @@ class Supervisor:
         }
 
     async def _not_ready(self) -> str:
-        missing = [str(worker.index) for worker in self._workers if worker.ready is None]
-        return f"workers not ready: {', '.join(missing)}" if missing else ""
+        """Why not: each worker is asked, so that a frozen or draining one is not called ready."""
+        if self._stopping.is_set():
+            return "stopping"
+        pages = await self._ask("/readyz", _READINESS_S)
+        reasons = [
+            f"worker {worker.index}: {reason}"
+            for worker in self._workers
+            if (reason := _reason(pages.get(str(worker.index))))
+        ]
+        return "; ".join(reasons)
+
+
+def _reason(page: bytes | None) -> str:
+    """Why a worker is not ready, by its own page; empty when it is."""
+    if page is None:
+        return "does not answer"
+    members = msgspec.json.decode(page, type=dict[str, str])
+    return members.get("reason", "")
 
 
 def _reconciler(settings: SidecarSettings) -> Reconciler | None:

@@ -12,12 +12,15 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Final, cast
 
+from steno.errors import CommandError
+
 COMMANDS: Final[Mapping[str, str]] = {
     "up": "run the whole path here, with a real Envoy, and show one turn",
     "extproc": "run the sidecar beside Envoy",
     "ingest": "run the service that stores turns",
     "spool": "look into what waits on disk, and put things right",
     "ledger": "show what became of every exchange",
+    "replay": "send recorded exchanges or exported turns again",
     "reduce": "show what recorded exchanges reduce to",
 }
 """Each command is a module of ``steno.commands`` with ``configure(parser)``; only the one
@@ -28,12 +31,6 @@ Every setting has a flag, an environment variable (STENO_EXTPROC_LISTEN for
 `extproc --listen`) and a place in a YAML file (extproc.listen; name the file with
 --config or STENO_CONFIG). A flag beats the environment, which beats the file.
 """
-
-
-class CommandError(Exception):
-    """A command cannot do what it was asked; ``exit_code`` says of which kind that is."""
-
-    exit_code = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,9 +69,6 @@ def _command(name: str) -> ModuleType:
         return import_module(f"steno.commands.{name}")
     except ModuleNotFoundError as error:
         raise CommandError(
-            f"`steno {name}` needs {error.name}, which is not installed: pip install 'steno[{name}]'"
+            f"`steno {name}` needs {error.name}, which is not installed: pip install 'steno[demo]' brings all"
+            " that any command needs, 'steno[ingest]' what the ingest service needs"
         ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,7 +19,7 @@ from extproc.revival import revive
 from ingest_client.spool.offline import Instance, Local, reach, set_aside, survey
 from ingest_client.spool.rows import RowState
 from ingest_client.spool.tools import Json, Selection, ToolError
-from steno.cli import CommandError
+from steno.errors import CommandError
 from steno.settings.load import environment, load
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

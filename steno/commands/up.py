@@ -115,7 +115,7 @@ async def _stack(directory: Path) -> AsyncGenerator[_Stack]:
 async def _start(parts: contextlib.AsyncExitStack, directory: Path, command: str, *arguments: str) -> None:
     with (directory / f"{command}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "steno.cli", command, *arguments, stdout=log, stderr=log,
+            sys.executable, "-m", "steno", command, *arguments, stdout=log, stderr=log,
             start_new_session=True, env=_clean_environment(),
         )  # fmt: skip
     parts.push_async_callback(_stop, process)

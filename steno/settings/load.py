@@ -7,7 +7,7 @@ from typing import cast
 
 import yaml
 
-from steno.cli import CommandError
+from steno.errors import CommandError
 from steno.settings.table import ROWS, Row
 
 

@@ -1,6 +1,7 @@
 """Steno's own two services, as a user runs them: ``steno ingest`` and ``steno extproc``."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ class Service:
         """Start the process; the caller waits until it serves."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "steno.cli", *self._arguments, stdout=log, stderr=log,
+                sys.executable, "-m", "steno", *self._arguments, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -76,6 +77,12 @@ async def until_ready(url: str, service: Service) -> None:
     raise AssertionError(service.log.read_text())
 
 
+def workers_of(supervisor: int) -> list[int]:
+    """The ids of a supervisor's worker processes."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [int(child) for child in children]
+
+
 class Ingest(Service):
     """A running ``steno ingest`` with its database in ``directory``."""
 
@@ -118,6 +125,14 @@ class Sidecar(Service):
         """Start; returns once it listens."""
         await super().start()
         await until_ready(f"{self.admin}/readyz", self)
+
+    async def kill(self) -> None:
+        """SIGKILL to the supervisor and to every worker at once: those are what Envoy talks to."""
+        workers = workers_of(self.pid)
+        assert workers
+        for pid in (self.pid, *workers):
+            os.kill(pid, signal.SIGKILL)
+        await self.ended()
 
     async def ledger(self) -> dict[str, Any]:
         """The first worker's balance."""

@@ -13,6 +13,8 @@ from steno.cli import main
 
 Line = dict[str, Any]
 
+STENO = "import sys; from steno.cli import main; sys.exit(main())"
+
 ANSWER = {
     "id": "msg_1",
     "type": "message",
@@ -246,7 +248,7 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path: Path) -> None:
     for number in range(300):
         write_case(tmp_path / str(number), ANSWER | {"id": "x" * 1000})
     process = subprocess.Popen(
-        [sys.executable, "-m", "steno.cli", "reduce", str(tmp_path)],
+        [sys.executable, "-m", "steno", "reduce", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -12,7 +12,7 @@ import pytest
 from capture.outcomes import Outcome, State
 from ingest_client.sink import Quarantine
 from ingest_client.spool import Spool
-from steno.cli import CommandError
+from steno.errors import CommandError
 from steno.commands import ledger
 from steno.commands.spool import configure
 from tests.unit.ingest_client.spool.parts import START, Tried, turn
