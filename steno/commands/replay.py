@@ -113,7 +113,12 @@ class _Replay:
             return
         self.statuses[answer.status] += 1
         seconds = round(time.monotonic() - started, 3)
-        told = {"source": each.source, "status": answer.status, "bytes": size, "seconds": seconds}
+        told: dict[str, object] = {
+            "source": each.source,
+            "status": answer.status,
+            "bytes": size,
+            "seconds": seconds,
+        }
         bad = answer.status >= _BAD_STATUS
         self._tell(told, f"{each.source}: {answer.status}", failed=bad)
 
