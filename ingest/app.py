@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -246,14 +247,50 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
         http="httptools",
         timeout_graceful_shutdown=int(settings.drain_s) or None,
         timeout_keep_alive=_KEEP_ALIVE_S,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
         server_header=False,
         date_header=False,
     )
     try:
-        async with running(application):
-            await _Server(config, application.service.hub.closed.set).serve(sockets=[bound])
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        bound.close()
+        raise StartError(f"the TLS files cannot be used: {error}") from error
+    try:
+        async with running(application) as service, asyncio.TaskGroup() as group:
+            if config.ssl is not None and settings.tls_certificate is not None:
+                files = (settings.tls_certificate, settings.tls_key)
+                group.create_task(_reload_tls(service, config.ssl, files))
+            await _Server(config, service.hub.closed.set).serve(sockets=[bound])
+            service.hub.closed.set()
     finally:
         bound.close()
+
+
+async def _reload_tls(service: Service, context: ssl.SSLContext, files: tuple[Path, Path | None]) -> None:
+    """Use a new certificate for new connections as soon as there is one; a bad one changes nothing."""
+    seen = [_changed(path) for path in files]
+    while not service.hub.closed.is_set():
+        now = [_changed(path) for path in files]
+        if now != seen:
+            seen = now
+            try:
+                context.load_cert_chain(*files)
+                _log.info("a new TLS certificate is in use")
+            except (OSError, ssl.SSLError) as error:
+                _log.error("the new TLS certificate cannot be used, the old one stays: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(service.hub.closed.wait(), _RELOAD_S)
+
+
+def _changed(path: Path | None) -> int:
+    try:
+        return path.stat().st_mtime_ns if path else 0
+    except OSError:
+        return 0
 
 
 class _Server(uvicorn.Server):
@@ -277,7 +314,8 @@ class _Server(uvicorn.Server):
         if self.started:
             for sock in sockets or ():
                 host, port = sock.getsockname()[:2]
-                print(f"steno ingest ready on http://{host}:{port}", flush=True)  # noqa: T201 -- the one line scripts wait for
+                scheme = "https" if self.config.is_ssl else "http"
+                print(f"steno ingest ready on {scheme}://{host}:{port}", flush=True)  # noqa: T201 -- the one line scripts wait for
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -28,6 +28,9 @@ class IngestSettings:
     derive: bool = True
     keys_file: Path | None = None  # None: open to everybody, on loopback only
     retention: tuple[Rule, ...] = ()  # accepted turns are kept for good, rejected ones 30 days
+    tls_certificate: Path | None = None  # PEM; read again when it changes
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None  # clients must then show a certificate of this authority
     listen_anywhere: bool = False  # allow an open service beyond loopback, on purpose
 
     def __post_init__(self) -> None:
