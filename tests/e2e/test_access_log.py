@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.transport.address import TcpAddress
 from tests.e2e.conftest import StartEnvoy, free_ports
@@ -34,6 +36,18 @@ class Reconciled:
     async def state(self) -> dict[str, Any]:
         """The supervisor's page."""
         return await get_json(f"{self.sidecar.admin}/state")
+
+    async def sample(self, name: str, **labels: str) -> float:
+        """One sample of the supervisor's merged metrics page."""
+        async with httpx.AsyncClient() as client:
+            page = (await client.get(f"{self.sidecar.admin}/metrics")).text
+        (value,) = (
+            each.value
+            for family in text_string_to_metric_families(page)
+            for each in family.samples
+            if each.name == name and each.labels == labels
+        )
+        return float(value)
 
     async def worker_pid(self) -> int:
         """The worker's process id."""
@@ -94,6 +108,12 @@ async def test_turns_that_were_captured_are_matched_and_only_turns_count(
     assert seen(found) == {"matched": 20}
     assert found["endings"]["complete"] == 20
     assert found["short_turns"] == 0
+    assert (
+        await reconciled.sample("steno_access_log_entries_total", verdict="matched", ending="complete") == 20
+    )
+    assert await reconciled.sample("steno_access_log_duration_seconds_count", ending="complete") == 20
+    assert await reconciled.sample("steno_access_log_other_requests_total") == 1
+    assert await reconciled.sample("steno_access_log_faults_total") == 0
     ledger = await reconciled.sidecar.settled(21)
     assert (ledger["observed"], ledger["delivered"], ledger["lost"]) == (21, 20, 0)
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.e2e.conftest import StartEnvoy
 from tests.e2e.harness.client import Reply, fetch
 from tests.e2e.harness.envoy import Mode, Settings
 from tests.e2e.harness.provider import Script, answer_text, chat_request, frames, message_request
-from tests.e2e.harness.services import Ingest, Service, Sidecar
+from tests.e2e.harness.services import Ingest, Sidecar
 from tests.e2e.harness.upstream import Upstream
 
 EXCHANGES = 100
@@ -122,7 +123,9 @@ async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody
     without = await start_envoy(None)
     before = await _run(without.port)
     replies, beside, _ = await asyncio.gather(
-        _run(envoy.port), _run(without.port), _kill_in(0.6, steno if victim == "sidecar" else ingest)
+        _run(envoy.port),
+        _run(without.port),
+        _after(0.6, steno.kill_everything if victim == "sidecar" else ingest.kill),
     )
     ends = [reply.times_s[-1] for reply in (*before, *beside)]
     spread = max(_TICK_S, max(ends) - min(ends))
@@ -141,6 +144,6 @@ async def _run(port: int) -> list[Reply]:
     return await asyncio.gather(*(ask(port, number, delay_s=0.05, chunks=24) for number in range(_AT_ONCE)))
 
 
-async def _kill_in(delay_s: float, service: Service) -> None:
+async def _after(delay_s: float, kill: Callable[[], Awaitable[None]]) -> None:
     await asyncio.sleep(delay_s)
-    await service.kill()
+    await kill()

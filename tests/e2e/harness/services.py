@@ -126,7 +126,7 @@ class Sidecar(Service):
         await super().start()
         await until_ready(f"{self.admin}/readyz", self)
 
-    async def kill(self) -> None:
+    async def kill_everything(self) -> None:
         """SIGKILL to the supervisor and to every worker at once: those are what Envoy talks to."""
         workers = workers_of(self.pid)
         assert workers
