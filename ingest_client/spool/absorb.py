@@ -19,12 +19,12 @@ from ingest_client.spool import books
 from ingest_client.spool.books import CRASHED, WHOLE, Life
 from ingest_client.spool.checkpoints import IN_PROGRESS
 from ingest_client.spool.desk import Desk
+from ingest_client.spool.jobs import Progress
 from ingest_client.spool.record import Damaged
 from ingest_client.spool.rows import Row, RowState
 from ingest_client.spool.source import Found, Snapshot, Source
 from ingest_client.spool.sql import whole
 from ingest_client.spool.store import Store
-from ingest_client.spool.writer import Progress
 
 REPORT: Final = "salvaged.json"
 """Written into a folder of damaged files when everything that can be read has been moved."""

@@ -17,6 +17,7 @@ from ingest_client.spool.instance import (
     set_files_aside,
     try_lock,
 )
+from ingest_client.spool.jobs import Chore
 from ingest_client.spool.opening import open_store
 from ingest_client.spool.overlay import Overlay
 from ingest_client.spool.rows import SELECT
@@ -24,7 +25,6 @@ from ingest_client.spool.schema import SpoolRefused
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.source import Source
 from ingest_client.spool.store import Store
-from ingest_client.spool.writer import Chore
 
 _log = logging.getLogger("steno.spool")
 

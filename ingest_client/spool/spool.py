@@ -25,10 +25,11 @@ from ingest_client.spool.control import Control
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.files import DiskFiles, MemoryFiles
 from ingest_client.spool.instance import Lock, take
+from ingest_client.spool.jobs import Condition, Files, Job
 from ingest_client.spool.reserve import Reserve
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.tools import Json, Selection, ToolError
-from ingest_client.spool.writer import Condition, Files, Job, Writer
+from ingest_client.spool.writer import Writer
 
 T = TypeVar("T")
 

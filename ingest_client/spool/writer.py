@@ -24,15 +24,14 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum, unique
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import apsw
 
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.faults import Fault, describe, fault_of
+from ingest_client.spool.jobs import Chore, Condition, Files, Job, Progress
 from ingest_client.spool.reserve import Reserve
 from ingest_client.spool.schema import SpoolRefused
 from ingest_client.spool.settings import SpoolSettings
@@ -59,79 +58,6 @@ VACUUM_PAGES: Final = 1024
 """Free pages are given back at this pace: 40 MiB a second, only while nothing else is to be done."""
 
 _log = logging.getLogger("steno.spool")
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One piece of work. ``run`` gets the desk; a write runs inside the group's transaction.
-
-    ``instead`` gives the answer when the disk cannot (or raises OSError): a write that has one may be
-    shed, a write without is owed. ``counts`` are made outside the spool and ride along. ``done`` is called on
-    the event loop with the result or the error.
-    """
-
-    run: Callable[[Desk], object]
-    writes: bool
-    done: Callable[["Job"], None]
-    instead: Callable[[str], object] | None = None
-    size: int = 0
-    counts: Mapping[str, int] = field(default_factory=dict[str, int])
-    result: object = None
-    error: BaseException | None = None
-    shed: bool = False
-
-
-@unique
-class Progress(Enum):
-    """What a chore says after a step."""
-
-    MORE = "more"
-    WAIT = "wait"
-    DONE = "done"
-
-
-class Chore(Protocol):
-    """Background work in small steps: taking over other spools, salvaging damaged ones."""
-
-    def step(self, desk: Desk) -> Progress:
-        """Do a little, in transactions of its own."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what is open; another process goes on."""
-        ...
-
-
-@dataclass(slots=True)
-class Condition:
-    """How the disk is, for metrics and pages."""
-
-    trouble: str = ""
-    """Empty, or what is wrong in one line."""
-    commits: int = 0
-    checkpoints: int = 0
-    wal_bytes: int = 0
-    set_aside: int = 0
-    damaged_records: int = 0
-
-
-class Files(Protocol):
-    """Where stores come from, and go when they are damaged."""
-
-    unreachable: int
-    """Turns that no salvage could read: counted as ``lost(volume_discarded)``."""
-
-    def open(self) -> Store:
-        """Open the store, begin (or resume) our generation."""
-        ...
-
-    def replace(self, damaged: Store | None, why: str) -> Store:
-        """Set the damaged files aside and open a fresh store that carries on the books."""
-        ...
-
-    def find_chores(self) -> Sequence[Chore]:
-        """Background work that has turned up since the last call."""
-        ...
 
 
 class Writer(threading.Thread):

@@ -25,12 +25,13 @@ from ingest_client.spool.absorb import REPORT
 from ingest_client.spool.api import Checkpoint, Claimed
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.files import DiskFiles
+from ingest_client.spool.jobs import Job
 from ingest_client.spool.opening import open_store
 from ingest_client.spool.reserve import Reserve
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.sql import connect
 from ingest_client.spool.wal import frames, header
-from ingest_client.spool.writer import Job, Writer
+from ingest_client.spool.writer import Writer
 from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
 
 SPOOLS = int(os.environ.get("STENO_T7_SPOOLS", "500"))

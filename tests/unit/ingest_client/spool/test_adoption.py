@@ -11,7 +11,7 @@ from ingest_client.spool import Checkpoint, Spool, SpoolRefused, SpoolSettings
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.files import DiskFiles
 from ingest_client.spool.instance import instances, make_private, refuse_network, try_lock
-from ingest_client.spool.writer import Progress
+from ingest_client.spool.jobs import Progress
 from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
 
 LARGE = 1 << 30

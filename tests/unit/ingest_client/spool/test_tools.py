@@ -12,9 +12,9 @@ import pytest
 from capture.outcomes import Outcome, State
 from ingest_client.sink import Quarantine
 from ingest_client.spool import Spool
-from steno.errors import CommandError
 from steno.commands import ledger
 from steno.commands.spool import configure
+from steno.errors import CommandError
 from tests.unit.ingest_client.spool.parts import START, Tried, turn
 
 TURN = b'{"provider":"anthropic","request":null,"response":null,"meta":{}}'
