@@ -37,7 +37,7 @@ ENDED, LONG, FRESH = 10, 40, 10
 """Of each round: turns that end more than a second before the kill; of the fifty that are open at the
 kill, those long enough to be written down, and those too young."""
 
-KILL_AT_S, FRESH_AT_S, LONG_LASTS_S = 2.0, 1.5, 3.2
+KILL_AT_S, FRESH_AT_S, LONG_LASTS_S = 2.5, 2.0, 3.7
 
 
 @unique
