@@ -1,7 +1,7 @@
 """``steno up``: the whole path on this machine, with a real Envoy and a stand-in provider.
 
-Shows one streamed request pass through Envoy, and the turn that was taken down of it.
-Then everything stays up to play with, unless ``--once`` was given.
+Shows a streamed request in each of two formats pass through Envoy, and that the turn taken
+down of it says what its client received. Then everything stays up to play with, unless ``--once`` was given.
 """
 
 import argparse
@@ -20,12 +20,6 @@ from typing import Final, cast
 
 _HOST: Final = "127.0.0.1"
 _PATIENCE_S: Final = 30.0
-_ASK: Final = {
-    "model": "demo-model",
-    "max_tokens": 100,
-    "stream": True,
-    "messages": [{"role": "user", "content": "Is anybody listening?"}],
-}
 
 
 class DemoError(Exception):
@@ -44,7 +38,11 @@ class _Stack:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument("--once", action="store_true", help="show one turn, then stop everything")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="show two turns, then stop everything; exit 0 only if both are right",
+    )
     parser.add_argument("--keep", metavar="DIR", help="keep data and logs in DIR (default: they are removed)")
     parser.set_defaults(run=_run)
 
@@ -66,7 +64,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 async def _up(directory: Path, *, once: bool) -> None:
     async with _stack(directory) as stack:
-        await _show_one_turn(stack)
+        await _show_turns(stack)
         if once:
             return
         print(_how_to_play(stack))
@@ -157,28 +155,26 @@ async def _wait_until_up(what: str, url: str) -> None:
     raise DemoError(f"{what} did not come up within {_PATIENCE_S:g} s")
 
 
-async def _show_one_turn(stack: _Stack) -> None:
+async def _show_turns(stack: _Stack) -> None:
+    """Ask in each format, and compare what was stored with what the client received."""
     import httpx  # noqa: PLC0415 - the demo's own dependency
 
-    print(f"A client asks through Envoy ({stack.envoy}), streamed:\n\n  ", end="")
+    from steno.demo.conversation import QUESTIONS, ask, stored  # noqa: PLC0415 - as above
+
     async with httpx.AsyncClient(timeout=_PATIENCE_S) as client:
-        headers = {"x-tapes-agent-name": "steno-demo"}
-        url = f"{stack.envoy}/v1/messages"
-        async with client.stream("POST", url, json=_ASK, headers=headers) as answer:
-            async for line in answer.aiter_lines():
-                if '"text_delta"' in line:
-                    print(line.partition('"text": "')[2].partition('"')[0], end="", flush=True)
-        print(f"\n\nWhat ingest has of it ({stack.ingest}/v1/ingest/nodes?agent=steno-demo):\n")
-        for _ in range(int(_PATIENCE_S / 0.1)):
-            nodes = (
-                await client.get(f"{stack.ingest}/v1/ingest/nodes", params={"agent": "steno-demo"})
-            ).json()
-            if nodes["count"]:
-                for node in reversed(nodes["nodes"]):
-                    print(f"  {node['role']:<10} {node['provider']}  {node['model']}  {node['hash'][:16]}")
-                return
-            await asyncio.sleep(0.1)
-    raise DemoError(f"the turn did not arrive at ingest within {_PATIENCE_S:g} s")
+        for question in QUESTIONS:
+            received = await ask(client, stack.envoy, question)
+            turn = await stored(client, stack.ingest, question)
+            if turn is None:
+                raise DemoError(f"the turn did not arrive at ingest within {_PATIENCE_S:g} s")
+            if turn["canonical"]["text"] != received:
+                raise DemoError(f"what was stored differs: {turn['canonical']['text']!r}")
+            usage = turn["canonical"]["usage"]
+            print(
+                f"  stored as {stack.ingest}/v1/turns/{turn['turn']['id']}\n"
+                f"  the same text, to the byte; {usage['input_tokens']} tokens in,"
+                f" {usage['output_tokens']} out; {turn['canonical']['result']}\n"
+            )
 
 
 def _how_to_play(stack: _Stack) -> str:
@@ -190,7 +186,7 @@ def _how_to_play(stack: _Stack) -> str:
 
         Then look:
 
-          curl -s {stack.ingest}/v1/ingest/nodes
+          curl -s {stack.ingest}/v1/turns
           curl -s {stack.admin}/state
           curl -s {stack.admin}/metrics
 
