@@ -1,5 +1,7 @@
 """Starting where it cannot be: the sidecar says why and what to do, and leaves."""
 
+import asyncio
+import sys
 from pathlib import Path
 
 from tests.e2e.conftest import free_ports
@@ -34,3 +36,12 @@ async def test_a_taken_admin_port_is_named_and_refused(steno: Sidecar, short_tmp
     log = await _refusal(_second(short_tmp / "b", free_ports(1)[0], admin_port))
     assert "--admin-listen" in log
     assert "Traceback" not in log
+
+
+async def test_the_demo_ends_well_only_when_what_was_stored_is_what_was_received() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "steno", "up", "--once", stdout=asyncio.subprocess.PIPE
+    )
+    shown, _ = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode == 0
+    assert shown.decode().count("the same text, to the byte") == 2
