@@ -131,9 +131,6 @@ class Worker:
             # What is in memory alone dies with the process: nothing of it may be called durable.
             if self._feed is not None and not self._settings.spool.memory_only:
                 checkpointing.append(tasks.create_task(self._feed.confirm_forever(self._commit)))
-            # What is in memory alone dies with the process: nothing of it may be called durable.
-            if self._feed is not None and not self._settings.spool.memory_only:
-                checkpointing.append(tasks.create_task(self._feed.confirm_forever(self._commit)))
             await stopping.wait()
             watching.cancel()
             await self._drain(keeping, checkpointing, delivering)
@@ -157,11 +154,6 @@ class Worker:
         await self._delivery.close(max(0.5, until - time.monotonic()), drain=True)
         await delivering
         await self._spool.close(max(0.5, until - time.monotonic()))
-
-    async def _commit(self) -> None:
-        """Return when everything counted so far is on disk: writes come to the spool in order."""
-        assert self._spool is not None
-        await self._spool.forget("")
 
     async def _commit(self) -> None:
         """Return when everything counted so far is on disk: writes come to the spool in order."""
