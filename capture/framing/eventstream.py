@@ -39,17 +39,22 @@ _BYTES: Final = 6
 _STRING: Final = 7
 _SIZED: Final = frozenset({_BYTES, _STRING})
 
+_KNOWN_HEADERS: Final = 64
+_KNOWN_HEADER_BYTES: Final = 512
+"""Header blocks remembered, each of at most so many bytes: a stream has few different ones."""
+
 
 class EventStreamFramer:
     """Cuts a body into event stream messages."""
 
-    __slots__ = ("_held", "_held_bytes", "_max_message_bytes", "_wanted_bytes", "damage", "stopped")
+    __slots__ = ("_held", "_held_bytes", "_known", "_max_message_bytes", "_wanted_bytes", "damage", "stopped")
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._max_message_bytes = max_message_bytes
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._wanted_bytes = _PRELUDE.size
+        self._known: dict[bytes, dict[bytes, bytes] | None] = {}
         self.damage: dict[Damage, int] = {}
         self.stopped = False
 
@@ -100,13 +105,22 @@ class EventStreamFramer:
         if zlib.crc32(body) != _CRC.unpack_from(message, len(body))[0]:
             return self._count(Damage.BAD_CRC)
         payload_at = _PRELUDE.size + headers_bytes
-        headers = _strings(body[_PRELUDE.size : payload_at])
+        headers = self._headers(body[_PRELUDE.size : payload_at])
         if headers is None:
             return self._count(Damage.UNPARSEABLE_EVENT)
         name, data = _event(headers, body[payload_at:])
         batch.names.append(name)
         batch.datas.append(data)
         return None
+
+    def _headers(self, block: bytes) -> dict[bytes, bytes] | None:
+        if len(block) > _KNOWN_HEADER_BYTES:
+            return _strings(block)
+        if block not in self._known:
+            if len(self._known) >= _KNOWN_HEADERS:
+                self._known.clear()
+            self._known[block] = _strings(block)
+        return self._known[block]
 
     def _count(self, damage: Damage) -> None:
         self.damage[damage] = self.damage.get(damage, 0) + 1

@@ -7,11 +7,11 @@ and is counted there. A cut element, and an array that never closes, are counted
 ``TRUNCATED_FRAME``; the cut element is not given.
 
 Theory of operation. One pass. ``_INSIDE`` runs over all that leaves the nesting as it
-was, whole strings and innermost containers included; it stops at any other bracket,
-or at a string that has no end yet. ``_BETWEEN`` does so between elements, where every
-bracket and comma counts. The state between two chunks is the
-depth, whether a string is open, and whether its last byte was an unpaired backslash;
-bytes of an unfinished element are kept as they came and joined once.
+was, whole strings and whole containers of little depth included, so that most elements
+are one step; it stops at any other bracket, or at a string that has no end yet.
+``_BETWEEN`` does so between elements, where every bracket and comma counts. The state
+between two chunks is the depth, whether a string is open, and whether its last byte was
+an unpaired backslash; bytes of an unfinished element are kept as they came and joined once.
 """
 
 import re
@@ -26,10 +26,19 @@ _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 # Possessive, so that a string without an end costs one pass and no backtracking.
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _PLAIN: Final = rb'[^"\[\]{}]*+'
-_LEAF: Final = rb"[\[{]" + _PLAIN + rb"(?:" + _STRING + _PLAIN + rb")*+[\]}]"  # nothing nested in it
+_STEP_DEPTH: Final = 6
+"""Containers nested so deep are one step. A byte is read again at most so often when one is cut."""
+
+
+def _container(depth: int) -> bytes:
+    """A whole container with at most ``depth`` levels, brackets of either kind."""
+    inner = _STRING if depth == 1 else _STRING + rb"|" + _container(depth - 1)
+    return rb"[\[{]" + _PLAIN + rb"(?:(?:" + inner + rb")" + _PLAIN + rb")*+[\]}]"
+
+
 _STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _INSIDE: Final = re.compile(
-    _PLAIN + rb"(?:(?:" + _STRING + rb"|" + _LEAF + rb")" + _PLAIN + rb")*+", re.DOTALL
+    _PLAIN + rb"(?:(?:" + _STRING + rb"|" + _container(_STEP_DEPTH) + rb")" + _PLAIN + rb")*+", re.DOTALL
 )
 _BETWEEN: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
 
