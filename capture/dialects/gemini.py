@@ -34,6 +34,10 @@ from capture.wire_response import wire_block
 
 _READER: Final = EventReader(object)
 
+# A response with no other members, whose candidate has not ended, only goes on.
+_GOING_ON: Final = frozenset({"candidates", "usageMetadata", "modelVersion", "responseId"})
+_ENDS: Final = frozenset({"finishReason", "finish_reason"})
+
 
 class _Candidate:
     __slots__ = ("finish", "parts")
@@ -81,8 +85,25 @@ class GeminiFold:
                 response = as_mapping(given)
                 if response is None:
                     self._damage.add(Damage.UNPARSEABLE_EVENT, repr(data[:80]))
-                else:
+                elif not self._goes_on(response):
                     self._read(response)
+
+    def _goes_on(self, response: JsonObject) -> bool:
+        """Take the next parts of the first candidate, as nearly all responses are; False of any other."""
+        candidate = self._candidates.get(0)
+        items = as_list(response.get("candidates"))
+        if candidate is None or len(items) != 1 or not (self._model and self._response_id):
+            return False
+        item = as_mapping(items[0])
+        if item is None or not response.keys() <= _GOING_ON or not _ENDS.isdisjoint(item):
+            return False
+        if item.get("index") not in (None, 0):
+            return False
+        for part in as_list((as_mapping(item.get("content")) or {}).get("parts")):
+            candidate.parts.add(part)
+        usage = as_mapping(response.get("usageMetadata"))
+        self._usage = self._usage if usage is None else usage
+        return True
 
     def document(self, body: bytes) -> None:
         """Fold a one-shot answer (or an error object: an empty turn with its error)."""
