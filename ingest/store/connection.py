@@ -4,6 +4,7 @@ SQL is written once, with ``?`` for values, in what SQLite and PostgreSQL share.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
 from pathlib import Path
 from threading import Event
 from typing import Protocol, TypeAlias
@@ -32,6 +33,15 @@ class CollisionError(StoreError):
     """Another writer took the same key first: look again, in a new transaction."""
 
 
+class Purpose(IntEnum):
+    """What only one transaction at a time may do, of all instances on one database."""
+
+    PUT = 7_305_003
+    """Look keys up and insert: otherwise two would not see each other's request ids."""
+    DERIVE = 7_305_002
+    """Write derived rows, or delete them."""
+
+
 class Connection(Protocol):
     """One connection, used by one thread at a time.
 
@@ -51,8 +61,8 @@ class Connection(Protocol):
         """Reserve ``count`` sequence numbers, ascending, never given out before."""
         ...
 
-    def alone(self) -> None:
-        """Until the transaction ends, nobody else is in one that asked for this."""
+    def alone(self, purpose: Purpose) -> None:
+        """Until the transaction ends, nobody else is in one that asked for the same purpose."""
         ...
 
     def notify(self, payload: str) -> None:

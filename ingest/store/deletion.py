@@ -12,7 +12,7 @@ from typing import Final, cast
 from msgspec import Struct, structs
 
 from ingest.store import reads
-from ingest.store.connection import Connection, Value
+from ingest.store.connection import Connection, Purpose, Value
 from ingest.store.derived import announce
 from ingest.store.rows import Event
 from ingest.store.turns import clean
@@ -64,7 +64,7 @@ def _chosen(connection: Connection, scope: Scope) -> list[int]:
 
 def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> tuple[int, list[Event]]:
     """Delete up to :data:`BATCH` turns of ``scope``: how many, and what happened. Call until 0."""
-    connection.alone()
+    connection.alone(Purpose.DERIVE)
     seqs = _chosen(connection, scope)
     if not seqs:
         return 0, []
@@ -132,7 +132,7 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
 
 def requeue_all(connection: Connection) -> int:
     """Drop everything derived and derive every accepted turn again; how many."""
-    connection.alone()
+    connection.alone(Purpose.DERIVE)
     for table in ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage"):
         connection.run(f"DELETE FROM {table}")  # noqa: S608 -- constants
     connection.run("DELETE FROM derive_failures")

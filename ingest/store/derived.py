@@ -9,7 +9,7 @@ from msgspec import structs
 from ingest.derivation.derive import Derived
 from ingest.derivation.steps import EXCERPT, Step
 from ingest.store import nodes, tables
-from ingest.store.connection import Connection
+from ingest.store.connection import Connection, Purpose
 from ingest.store.merge import merge_run, merge_session, placeholder, usage_of
 from ingest.store.rows import Body, Event, RunRow, SessionRow, StepRow, TurnRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, body_of, clean
@@ -56,7 +56,7 @@ def save(
 
     Turns that were deleted while they were being derived are left out. Returns what happened.
     """
-    connection.alone()
+    connection.alone(Purpose.DERIVE)
     waiting = _still_waiting(connection, [one.turn.seq for one in derived])
     derived = [one for one in derived if one.turn.seq in waiting]
     nodes.save(connection, [(one.turn, one.session.id, one.nodes) for one in derived])

@@ -16,12 +16,11 @@ from typing import Final, cast
 
 import psycopg
 
-from ingest.store.connection import BeginError, CollisionError, Row, UnavailableError, Value
+from ingest.store.connection import BeginError, CollisionError, Purpose, Row, UnavailableError, Value
 from ingest.store.schema import STEPS, NewerSchemaError, statements
 
 _log = logging.getLogger("steno.ingest.store")
 _MIGRATION_LOCK: Final = 7_305_001
-_DERIVED_LOCK: Final = 7_305_002
 _CHANNEL: Final = "steno_ingest"
 _LISTEN_S: Final = 0.25
 _CONNECT_TIMEOUT_S: Final = 5
@@ -75,9 +74,9 @@ class PostgresConnection:
         rows = self.run("SELECT nextval('turn_seq') FROM generate_series(1, ?)", (count,))
         return [cast("int", row[0]) for row in rows]
 
-    def alone(self) -> None:
+    def alone(self, purpose: Purpose) -> None:
         """Take turns with every other connection that asks for it, of any instance."""
-        self.run("SELECT pg_advisory_xact_lock(?)", (_DERIVED_LOCK,))
+        self.run("SELECT pg_advisory_xact_lock(?)", (purpose.value,))
 
     def notify(self, payload: str) -> None:
         """NOTIFY, delivered with the commit."""

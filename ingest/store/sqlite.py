@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 
 import apsw
 
-from ingest.store.connection import BeginError, CollisionError, Row, UnavailableError, Value
+from ingest.store.connection import BeginError, CollisionError, Purpose, Row, UnavailableError, Value
 from ingest.store.schema import STEPS, NewerSchemaError, statements
 
 _log = logging.getLogger("steno.ingest.store")
@@ -87,7 +87,7 @@ class SqliteConnection:
         last = cast("int", rows[0][0])
         return range(last - count + 1, last + 1)
 
-    def alone(self) -> None:
+    def alone(self, purpose: Purpose) -> None:
         """There is one writer anyhow."""
 
     def notify(self, payload: str) -> None:

@@ -14,7 +14,7 @@ from typing import Final, cast
 from msgspec import Struct, structs
 
 from ingest.store import tables
-from ingest.store.connection import Connection, Row, Value
+from ingest.store.connection import Connection, Purpose, Row, Value
 from ingest.store.packing import pack, unpack
 from ingest.store.rows import Body, Fate, NewTurn, Put, State, TurnRow
 
@@ -48,6 +48,8 @@ def key_hash(tenant: str, key: str) -> bytes:
 
 def put(connection: Connection, turns: Sequence[NewTurn]) -> list[Put]:
     """Store what is new of ``turns``, in their order; one answer for each."""
+    if any(turn.key for turn in turns):
+        connection.alone(Purpose.PUT)
     hashes = [key_hash(turn.tenant, turn.key) if turn.key else None for turn in turns]
     known = _known(connection, {found for found in hashes if found is not None})
     answers: list[Put] = []
