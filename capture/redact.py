@@ -30,13 +30,19 @@ _SECRET_HEADER_WORDS: Final = re.compile(r"api-?key|token|secret|password|creden
 # Gemini sends its key as ?key=; presigned AWS and Azure URLs carry signatures.
 _SECRET_QUERY: Final = re.compile(
     r"(?i)([?&;](?:key|api[-_]?key|access[-_]?token|token|auth|sig|signature|password|secret|code"
-    r"|x-amz-signature|x-amz-security-token|x-amz-credential|x-goog-signature|x-goog-credential)=)[^&;#]*"
+    r"|subscription[-_]?key|client[-_]?secret|x-amz-signature|x-amz-security-token|x-amz-credential|x-goog-signature|x-goog-credential)=)[^&;#]*"
 )
 
 
 def headers(given: Mapping[str, str]) -> dict[str, str]:
-    """The headers (names in lower case) with every credential's value replaced."""
-    return {name: REDACTED if _is_secret(name) else value for name, value in given.items()}
+    """The headers (names in lower case) with every credential's value replaced, also in the query of
+    a value that holds a path; pseudo-headers are left out.
+    """
+    return {
+        name: REDACTED if _is_secret(name) else path(value)
+        for name, value in given.items()
+        if not name.startswith(":")
+    }
 
 
 def path(given: str) -> str:

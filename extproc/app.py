@@ -57,6 +57,7 @@ class Worker:
         self.orders = Orders(self._ledger, self._feed) if self._feed is not None else None
         self._transport: GrpcioTransport | None = None
         self._spool: Spool | None = None
+        self._draining = False
         self._delivery: Delivery | None = None
         self._admin = AdminServer(
             UnixAddress(str(settings.data_dir.resolve() / f"admin-{index}.sock")),
@@ -145,6 +146,7 @@ class Worker:
         assert self._transport is not None
         assert self._delivery is not None
         assert self._spool is not None
+        self._draining = True
         until = time.monotonic() + self._settings.drain_s
         await self._transport.stop(self._settings.drain_s * _STREAMS_SHARE)
         for task in checkpointing:
@@ -178,7 +180,12 @@ class Worker:
         return self._metrics.render()
 
     async def _not_ready(self) -> str:
-        return "" if self._transport is not None else "the worker is starting"
+        """Why not: traffic goes on all the same, but a dashboard or a Deployment may want to know."""
+        if self._transport is None or self._spool is None:
+            return "the worker is starting"
+        if self._draining:
+            return "draining"
+        return self._spool.condition.trouble
 
     async def _state(self) -> dict[str, object]:
         ledger = self._ledger

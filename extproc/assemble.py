@@ -29,9 +29,9 @@ from capture.routes import Kind
 from capture.turn import Dialect, Refused, Turn
 from capture.wire_response import reduced_response
 from extproc import quarantine
-from extproc.exchange import OK, Captured, Instant
+from extproc.exchange import OK, Captured, Instant, reducer_for
 from ingest_client import payload
-from ingest_client.payload import MarshalError, Meta, TurnPayload, embed, marshal
+from ingest_client.payload import MarshalError, Meta, TooLongError, TurnPayload, embed, marshal
 from ingest_client.sink import Quarantine, Record
 
 _MODEL_BYTES: Final = 128
@@ -62,7 +62,7 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
         request = _decoded_request(captured)
     except CodingError as error:
         return _request_undecoded(captured, identity, str(error))
-    if not captured.request_ended and request.value is None and captured.request.received_bytes:
+    if not captured.request_ended and request.value is None:
         return _request_undecoded(captured, identity, "the response ended before the request did")
     if len(request.body) > captured.policy.request_budget_bytes:
         return Outcome.REQUEST_OVER_BUDGET
@@ -70,6 +70,9 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
         captured.classification = settle(captured.classification, request.value)
         if captured.classification.kind is not Kind.TURN:
             return Outcome.NON_TURN_REQUEST
+        captured.reducer = reducer_for(captured)
+        if captured.reducer is not None:
+            captured.reducer.feed(bytes(captured.held))
     if not captured.response_bytes and captured.status == OK:
         return Outcome.EMPTY_RESPONSE
     if captured.classification.dialect is None:
@@ -84,7 +87,7 @@ def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect
     if isinstance(turn, Refused):
         return quarantined(captured, identity, Outcome.REDUCER_ERROR, turn.reason)
     try:
-        body = marshal(_payload(captured, identity, request, turn, embed(request.body)))
+        body = _marshalled(_payload(captured, identity, request, turn, embed(request.body)))
     except MarshalError as error:
         return _without_request(captured, identity, request, turn, (Outcome.MARSHAL_ERROR, str(error)))
     return Record(
@@ -93,6 +96,17 @@ def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect
         body=body,
         created_at_ns=captured.started.wall_ns,
     )
+
+
+def _marshalled(payload: TurnPayload) -> bytes:
+    """The payload's JSON; near an ingest's limit without what repeats the answer. Raises MarshalError."""
+    try:
+        return marshal(payload)
+    except TooLongError:
+        payload.meta.canonical = None
+        if payload.response is not None:
+            payload.response.pop("raw_response", None)
+        return marshal(payload)
 
 
 def _request_undecoded(captured: Captured, identity: TurnIdentity, reason: str) -> Record:
@@ -120,10 +134,17 @@ def _without_request(
 
 def _reduced(captured: Captured, dialect: Dialect) -> Reduced:
     if captured.reducer is None:
-        return error_turn(
-            dialect, captured.status or 0, bytes(captured.error_body), captured.response_headers
-        )
+        return error_turn(dialect, captured.status or 0, _error_text(captured), captured.response_headers)
     return captured.reducer.finish(captured.ending)
+
+
+def _error_text(captured: Captured) -> bytes:
+    """The error answer with its coding undone as far as that goes: only its start was kept."""
+    raw = bytes(captured.error_body)
+    try:
+        return decode(captured.response_headers.get("content-encoding", ""), raw)[0]
+    except CodingError:
+        return raw
 
 
 def _decoded_request(captured: Captured) -> _Request:

@@ -18,6 +18,7 @@ from msgspec import Struct
 from capture.classify import Classification, Classifier, RequestHead, classify, settle
 from capture.dialects.fold import RequestFacts
 from capture.envelope import Envelope, is_internal, read_envelope
+from capture.jsontext import scrub_text
 from capture.outcomes import Outcome
 from capture.reduce import ResponseFacts, ResponseReducer
 from capture.routes import Kind
@@ -62,6 +63,7 @@ class Captured:
     ``status`` is None when no usable ``:status`` came. ``reducer`` is None when the
     answer is not read (no turn, no dialect, an error status). ``error_body`` is the
     start of an answer with an error status, where policy keeps those.
+    ``held`` are the bytes of an answer whose dialect is not known yet.
     ``request_ended`` says whether the whole request was seen; ``ending`` the same of
     the response. ``turn_id`` is given when the open exchange is first written down
     (``extproc.checkpoints``); empty: it never was. ``exchange_number`` names it to the supervisor
@@ -79,6 +81,7 @@ class Captured:
     response_bytes: int = 0
     reducer: ResponseReducer | None = None
     error_body: bytearray = field(default_factory=bytearray)
+    held: bytearray = field(default_factory=bytearray)
     request_ended: bool = False
     truncated: bool = False
     ending: Ending = Ending.OPEN
@@ -97,6 +100,10 @@ class Concluded(Struct, frozen=True):
 Command: TypeAlias = Answer | Finish | Concluded
 
 _ERROR_BODY_BYTES: Final = 64 * 1024
+_PEEK_BYTES: Final = 256 * 1024
+"""A request up to this size is decoded in the reader: about a millisecond."""
+_HELD_BYTES: Final = 16 * 1024 * 1024
+"""Of an answer whose dialect the request must tell first."""
 _NOTHING: Final[Sequence[Command]] = ()
 
 
@@ -192,14 +199,29 @@ class Exchange:
         if _upgraded(captured):
             self.phase = Phase.CLOSED
             return
-        if captured.classification.kind is Kind.AMBIGUOUS:
+        self._settle()
+        captured.reducer = reducer_for(captured)
+
+    def _settle(self) -> None:
+        """Decide an ambiguous exchange, where its request is at hand, readable and small: a large or
+        compressed one is read behind the reader, and the answer's bytes are held until then.
+        """
+        captured = self._captured
+        coded = captured.head.headers.get("content-encoding", "")
+        if captured.classification.kind is not Kind.AMBIGUOUS or coded or not captured.request_ended:
+            return
+        if captured.request.kept_bytes <= _PEEK_BYTES:
             captured.classification = settle(captured.classification, captured.request.peek())
-        captured.reducer = _reducer(captured)
 
     def _append_response(self, data: bytes) -> None:
         captured = self._captured
         captured.response_bytes += len(data)
-        if captured.reducer is None:
+        if captured.classification.kind is Kind.AMBIGUOUS and captured.status == OK:
+            if len(captured.held) + len(data) <= _HELD_BYTES:
+                captured.held += data
+            else:
+                captured.truncated = True
+        elif captured.reducer is None:
             room = _ERROR_BODY_BYTES - len(captured.error_body)
             if room > 0 and captured.policy.errors and captured.status != OK:
                 captured.error_body += data[:room]
@@ -275,7 +297,8 @@ def _begin(rules: ExchangeRules, head: RequestHead, started: Instant) -> Capture
     )
 
 
-def _reducer(captured: Captured) -> ResponseReducer | None:
+def reducer_for(captured: Captured) -> ResponseReducer | None:
+    """The reducer for the answer, or None when it is not read."""
     found = captured.classification
     if captured.status != OK or found.dialect is None or not captured.policy.capture:
         return None
@@ -316,8 +339,10 @@ def _cut_outcome(captured: Captured) -> Outcome | None:
 
 
 def first_values(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Header name → value of its first occurrence (``wire.md`` §9). Names come in lower case."""
-    return dict(reversed(headers))
+    """Header name → value of its first occurrence (``wire.md`` §9), names in lower case as they come.
+    Bytes that are not UTF-8 become U+FFFD (``wire.md`` §2): one odd header must not cost the turn.
+    """
+    return {name: scrub_text(value) for name, value in reversed(headers)}
 
 
 def _internal(event: Headers) -> tuple[str, ...]:

@@ -105,6 +105,8 @@ class Pipeline:
                     await self._checkpoints.forget(job)
                 else:
                     await self._keep_waiting(job)
+            except Exception:  # noqa: BLE001 - a bug behind the sink is told, and other turns are kept all the same
+                _log.exception("a turn was not kept")
             finally:
                 self._queue.task_done()
 
@@ -163,7 +165,9 @@ def _assembled(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
         return assemble(captured, identity)
     except Exception as error:  # noqa: BLE001 - our own bug must not cost the turn: it is kept and reported
         _log.exception("turn could not be assembled", extra=_facts(captured, identity.turn_id))
-        return quarantined(captured, identity, Outcome.REDUCER_ERROR, f"internal error: {error!r}")
+        return quarantined(
+            captured, identity, Outcome.REDUCER_ERROR, f"internal error: {type(error).__name__}: see the log"
+        )
 
 
 def _weight(captured: Captured) -> int:

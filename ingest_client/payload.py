@@ -90,6 +90,10 @@ class MarshalError(Exception):
     """The turn cannot be written as one JSON text. Never swallowed: it is quarantined."""
 
 
+class TooLongError(MarshalError):
+    """The text is longer than an ingest takes."""
+
+
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -123,5 +127,5 @@ def marshal(payload: TurnPayload, max_bytes: int | None = MAX_BODY_BYTES) -> byt
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError) as error:
         raise MarshalError(str(error) or type(error).__name__) from error
     if max_bytes is not None and len(body) > max_bytes:
-        raise MarshalError(f"the turn has {len(body)} bytes, more than the {max_bytes} an ingest takes")
+        raise TooLongError(f"the turn has {len(body)} bytes, more than the {max_bytes} an ingest takes")
     return body

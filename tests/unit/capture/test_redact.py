@@ -16,6 +16,11 @@ def test_a_credential_header_keeps_its_name_only(name: str) -> None:
     assert redact.headers({name: "s3cret", "accept": "*/*"}) == {name: redact.REDACTED, "accept": "*/*"}
 
 
+def test_a_path_in_a_header_keeps_no_credential() -> None:
+    given = {":path": "/x?key=s3cret", "x-envoy-original-path": "/x?key=s3cret&a=b"}
+    assert redact.headers(given) == {"x-envoy-original-path": "/x?key=[redacted]&a=b"}
+
+
 @pytest.mark.parametrize(
     ("path", "shown"),
     [

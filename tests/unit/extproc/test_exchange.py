@@ -1,5 +1,6 @@
 """The Exchange, as lists of events and commands."""
 
+import gzip
 import json
 
 import pytest
@@ -334,3 +335,55 @@ def test_the_table_leaves_no_phase_without_a_way_to_close() -> None:
         if phase is not Phase.CLOSED:
             assert TRANSITIONS[phase, Input.STREAM_END] is Phase.CLOSED
     assert all(phase is not Phase.CLOSED for phase, _ in TRANSITIONS)
+
+
+# -- ambiguous paths ------------------------------------------------------------
+
+CHAT = b'{"object": "chat.completion", "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}'
+ASKED = b'{"messages": [{"role": "user", "content": "hi"}]}'
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["in order", "answered before the request ended"])
+@pytest.mark.parametrize("coded", [False, True], ids=["plain", "gzip"])
+def test_a_shared_path_is_settled_by_its_request_whenever_that_can_be_read(
+    *, early: bool, coded: bool
+) -> None:
+    coding = (("content-encoding", "gzip"),) if coded else ()
+    head = request_headers(*coding, path="/serving-endpoints/m/invocations")
+    asked = request(gzip.compress(ASKED) if coded else ASKED)
+    answered = response_headers(content_type="application/json")
+    order = (head, answered, asked) if early else (head, asked, answered)
+    made = payload(ending(*order, response(CHAT)))
+    assert isinstance(made["meta"], dict)
+    assert (made["meta"]["dialect"], made["meta"]["canonical"]["text"]) == ("openai_chat", "hi")
+
+
+def test_a_shared_path_without_a_turn_in_its_request_is_excluded() -> None:
+    head = request_headers(path="/serving-endpoints/m/invocations")
+    record = ending(head, request(b'{"inputs": [1]}'), response_headers(), response(b"{}"))
+    assert record is Outcome.NON_TURN_REQUEST
+
+
+def test_a_compressed_error_is_readable() -> None:
+    body = gzip.compress(b'{"error": {"type": "overloaded_error", "message": "busy"}}')
+    record = ending(
+        request_headers(), request(), response_headers("529", ("content-encoding", "gzip")), response(body),
+        policy=Policy(errors=True),
+    )  # fmt: skip
+    meta = payload(record)["meta"]
+    assert isinstance(meta, dict)
+    assert meta["canonical"]["provider_error"]["message"] == "busy"
+
+
+def test_a_header_that_is_no_utf8_costs_no_turn() -> None:
+    record = ending(request_headers(("x-request-id", "caf\udce9"), ("x-tapes-cwd", "\udcff")), *TURN[1:])
+    meta = payload(record)["meta"]
+    assert isinstance(meta, dict)
+    assert meta["client_request_id"] == "caf\ufffd"
+
+
+def test_an_answer_before_any_request_byte_is_kept_and_not_posted_with_null() -> None:
+    record = ending(request_headers(), response_headers(), response())
+    assert isinstance(record, Record)
+    assert record.quarantine is not None
+    assert record.quarantine.outcome is Outcome.REQUEST_DECODE

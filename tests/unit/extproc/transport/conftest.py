@@ -11,6 +11,7 @@ import pytest
 from extproc.transport.address import Address, TcpAddress, UnixAddress
 from extproc.transport.base import ServerTls, StreamAcceptor, Transport
 from extproc.transport.grpcio import GrpcioTransport
+from extproc.transport.http2.server import Http2Transport
 
 
 class MakeTransport(Protocol):
@@ -26,8 +27,8 @@ class MakeTransport(Protocol):
     ) -> Transport: ...
 
 
-# A second transport is one more row.
-TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcioTransport}
+# Another transport is one more row.
+TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcioTransport, "http2": Http2Transport}
 
 Serve: TypeAlias = Callable[[StreamAcceptor], AbstractAsyncContextManager[Transport]]
 
