@@ -1,7 +1,6 @@
 """``steno ingest``: run the ingest service."""
 
 import argparse
-import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import msgspec
 import yaml
 
 from extproc.logs import log_to_stderr
-from ingest.app import StartError, serve
+from ingest.app import StartError, run
 from ingest.retention import Rule
 from ingest.settings import IngestSettings
 from steno.settings.flags import add_flags, read_flags
@@ -30,7 +29,7 @@ def _run(parsed: argparse.Namespace) -> int:
     values = read_flags(parsed, "ingest")
     log_to_stderr("ingest", cast("str", values["ingest.log_level"]))
     try:
-        asyncio.run(serve(ingest_settings(values)))
+        run(ingest_settings(values))
     except StartError as error:
         _log.error("ingest cannot run: %s", error)
         return 1
@@ -48,6 +47,9 @@ def ingest_settings(values: Mapping[str, object]) -> IngestSettings:
         queue_bytes=cast("int", values["ingest.queue_bytes"]),
         drain_s=cast("float", values["ingest.drain"]),
         keys_file=cast("Path | None", values["ingest.keys_file"]),
+        tls_certificate=cast("Path | None", values["ingest.tls_cert_file"]),
+        tls_key=cast("Path | None", values["ingest.tls_key_file"]),
+        tls_client_ca=cast("Path | None", values["ingest.tls_client_ca_file"]),
         listen_anywhere=cast("bool", values["ingest.listen_anywhere"]),
         retention=_retention(cast("Path | None", values["ingest.retention_file"])),
     )

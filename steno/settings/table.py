@@ -262,6 +262,27 @@ ROWS: Final = (
         reason="none: open to everybody, and then on loopback only",
     ),
     Row(
+        path="ingest.tls_cert_file",
+        kind=File(),
+        default="",
+        help="Certificate (PEM) of the listener; goes with the key file. Read again when it changes.",
+        reason="none: plain HTTP, as the contract's sidecar speaks",
+    ),
+    Row(
+        path="ingest.tls_key_file",
+        kind=File(),
+        default="",
+        help="The key (PEM) of that certificate.",
+        reason="none: plain HTTP",
+    ),
+    Row(
+        path="ingest.tls_client_ca_file",
+        kind=File(),
+        default="",
+        help="Certificate authorities (PEM) that a client's own certificate must come from.",
+        reason="none: keys tell who speaks",
+    ),
+    Row(
         path="ingest.listen_anywhere",
         kind=Switch(),
         default="false",
