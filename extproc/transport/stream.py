@@ -109,6 +109,11 @@ class Stream:
         except Exception:  # noqa: BLE001 -- the stream must be answered even so
             self._fault("a stream was accepted, but not captured: the handler could not be made")
 
+    @property
+    def observing(self) -> bool:
+        """Whether the last message came from a peer in observability mode, which reads no answers."""
+        return self._observing
+
     def receive(self, message: bytes) -> Sequence[bytes]:
         """Take one serialised message; return the serialised answers to write now."""
         self._counters.messages += 1
