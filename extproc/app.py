@@ -28,8 +28,8 @@ from extproc.queue_metrics import DeliveryMetrics, SpoolMetrics
 from extproc.reconcile.feed import Feed, Orders
 from extproc.recorder import Recorder
 from extproc.settings import SidecarSettings, TlsSettings
-from extproc.transport.address import Address, TcpAddress, UnixAddress, parse_address
-from extproc.transport.base import ServerTls, TransportCounters
+from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress, parse_address
+from extproc.transport.base import ServerTls, StreamAcceptor, Transport, TransportCounters
 from extproc.transport.grpcio import GrpcioTransport
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.delivery.delivery import Delivery
@@ -55,7 +55,7 @@ class Worker:
         self._metrics = WorkerMetrics(self._ledger, self._transport_counters)
         self._feed = Feed(self._metrics, settings.classifier, tell) if tell is not None else None
         self.orders = Orders(self._ledger, self._feed) if self._feed is not None else None
-        self._transport: GrpcioTransport | None = None
+        self._transport: Transport | None = None
         self._spool: Spool | None = None
         self._draining = False
         self._delivery: Delivery | None = None
@@ -108,9 +108,7 @@ class Worker:
             clock=_now,
             feed=self._feed,
         )
-        self._transport = GrpcioTransport(
-            worker_address(settings.listen, self._index), recorder, tls=_tls(settings.tls)
-        )
+        self._transport = _transport(settings, self._index, recorder)
         try:
             await self._transport.start()
             await self._admin.start()
@@ -201,6 +199,20 @@ class Worker:
             "checkpoints": asdict(self._checkpointer.counters),
             "delivery": asdict(self._delivery.snapshot()) if self._delivery is not None else None,
         }
+
+
+def _transport(settings: SidecarSettings, index: int, acceptor: StreamAcceptor) -> Transport:
+    """The transport that was chosen. Raises ``AddressError`` when it is not installed."""
+    address = worker_address(settings.listen, index)
+    if settings.transport == "grpcio":
+        return GrpcioTransport(address, acceptor, tls=_tls(settings.tls))
+    try:
+        from extproc.transport.http2.server import Http2Transport  # noqa: PLC0415 - an extra of its own
+    except ModuleNotFoundError as error:
+        raise AddressError(
+            f"the transport http2 needs {error.name}, which is not installed: pip install 'steno[http2]'"
+        ) from error
+    return Http2Transport(address, acceptor, tls=_tls(settings.tls))
 
 
 def worker_address(listen: str, index: int) -> Address:

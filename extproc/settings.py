@@ -38,6 +38,7 @@ class SidecarSettings:
     capture_errors: bool
     quarantine_raw: bool
     log_level: str
+    transport: str
     classifier: Classifier = field(default_factory=Classifier)
     tls: TlsSettings | None = None
     access_log_listen: str = ""

@@ -92,6 +92,7 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         capture_errors=cast("bool", value("capture_errors")),
         quarantine_raw=cast("bool", value("quarantine_raw")),
         log_level=cast("str", value("log_level")),
+        transport=cast("str", value("transport")),
         classifier=classifier,
         access_log_listen=cast("str", value("access_log_listen")),
         access_log_grace_s=cast("float", value("access_log_grace")),

@@ -52,6 +52,13 @@ ROWS: Final = (
         also="TAPES_LISTEN_ADDR",
     ),
     Row(
+        path="extproc.transport",
+        kind=Text(("grpcio", "http2")),
+        default="grpcio",
+        help="Which server speaks gRPC to Envoy. http2 costs less and needs steno[http2].",
+        reason="http2 has not held every proof yet (docs/decisions/0008)",
+    ),
+    Row(
         path="extproc.admin_listen",
         kind=Listen(),
         default="127.0.0.1:9090",
