@@ -101,9 +101,9 @@ def recover(folder: Path) -> Outcomes:
         finish_chores(writer, files)
         job = Job(run=lambda desk: desk.claim(64, 1 << 30, START, 64, ()), writes=False, done=lambda _: None)
         writer._serve([job])
-        if isinstance(job.error, OSError):
-            continue  # damage was met: the files were set aside
         assert job.error is None, job.error
+        if job.shed:
+            continue  # damage was met: the files were set aside
         claimed, damaged = cast("tuple[list[Claimed], int]", job.result)
         found.damaged_records += damaged
         for each in claimed:
