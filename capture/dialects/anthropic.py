@@ -12,12 +12,13 @@ from typing import Final, cast
 from msgspec import Struct
 
 from capture import jsontext
+from capture.dialects.anthropic_block import TOOLS, Delta, OpenBlock
+from capture.dialects.anthropic_usage import normalised, prompt_usage, with_completion
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_mapping, as_text
 from capture.dialects.pieces import Pieces, parse_arguments
 from capture.stop_words import result_of
 from capture.turn import (
-    Block,
     Choice,
     Damage,
     Dialect,
@@ -25,30 +26,16 @@ from capture.turn import (
     JsonObject,
     ProviderError,
     Refused,
-    ToolCall,
     Turn,
-    Usage,
     WireFacts,
     WireUsage,
 )
 
 
-class _Delta(Struct):
-    type: str = ""
-    text: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    partial_json: str | None = None
-    content: str | None = None
-    citation: object = None
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-
-
 class _Event(Struct):
     type: str = ""
     index: int | None = 0
-    delta: _Delta | None = None
+    delta: Delta | None = None
     content_block: dict[str, object] | None = None
     message: object = None
     usage: dict[str, object] | None = None
@@ -69,98 +56,6 @@ _KNOWN: Final = frozenset(
     }
 )
 _UNREAD: Final = frozenset({"ping"})
-_TOOLS: Final = frozenset({"tool_use", "server_tool_use"})
-# The contract keeps the members of these; of every other type only its name.
-_MAPPED: Final = _TOOLS | {"text", "thinking", "web_search_tool_result"}
-
-
-class _OpenBlock:
-    """A content block while its deltas arrive."""
-
-    __slots__ = (
-        "arguments",
-        "citations",
-        "closed",
-        "content",
-        "fragments",
-        "start",
-        "text",
-        "thinking",
-        "thinking_signature",
-        "type",
-    )
-
-    def __init__(self, start: Mapping[str, object]) -> None:
-        self.type = as_text(start.get("type"))
-        self.start = start
-        self.text = Pieces(as_text(start.get("text")))
-        self.thinking = Pieces(as_text(start.get("thinking")))
-        self.thinking_signature = Pieces(as_text(start.get("signature")))
-        self.fragments = Pieces()
-        self.content = Pieces()
-        self.citations: list[object] = []
-        self.closed = False
-        self.arguments: tuple[JsonObject | None, str | None] | None = None
-
-    def settle(self) -> None:
-        for pieces in (self.text, self.thinking, self.thinking_signature, self.fragments, self.content):
-            pieces.settle()
-
-    def parsed(self) -> tuple[JsonObject | None, str | None]:
-        """The arguments: of the fragments when any came, else those given at the start."""
-        if self.arguments is not None:
-            return self.arguments
-        if not self.fragments:
-            return as_mapping(self.start.get("input")) or {}, None
-        return parse_arguments(self.fragments.text())
-
-    def block(self) -> Block:
-        """The block in the contract's members (an unclosed call's fragments are no input there)."""
-        start = self.start
-        if self.type in _TOOLS:
-            arguments, _ = self.parsed() if self.closed or not self.fragments else (None, None)
-            return Block(
-                type=self.type,
-                tool_use_id=as_text(start.get("id")),
-                tool_name=as_text(start.get("name")),
-                tool_input=arguments if arguments is not None else as_mapping(start.get("input")),
-            )
-        if self.type == "web_search_tool_result":
-            return Block(
-                type=self.type, tool_result_id=as_text(start.get("tool_use_id")), content=start.get("content")
-            )
-        return Block(
-            type=self.type,
-            text=self.text.text(),
-            thinking=self.thinking.text(),
-            thinking_signature=self.thinking_signature.text(),
-        )
-
-    def whole(self) -> dict[str, object]:
-        """The block as one object, as a one-shot answer would have sent it."""
-        block = dict(self.start)
-        if self.fragments or self.arguments is not None:
-            arguments, raw = self.parsed()
-            block["input"] = raw if arguments is None else arguments
-        for name, pieces in (("text", self.text), ("thinking", self.thinking), ("content", self.content)):
-            if pieces:
-                block[name] = pieces.text()
-        if self.citations:
-            block["citations"] = self.citations
-        return block
-
-    def is_mapped(self) -> bool:
-        """True when the contract's members hold all of it."""
-        return self.type in _MAPPED and not self.citations
-
-    def tool_call(self) -> ToolCall:
-        arguments, raw = self.parsed()
-        return ToolCall(
-            id=as_text(self.start.get("id")) or None,
-            name=as_text(self.start.get("name")),
-            arguments=arguments,
-            raw_arguments=raw,
-        )
 
 
 class AnthropicFold:
@@ -184,7 +79,7 @@ class AnthropicFold:
     def __init__(self, request: RequestFacts) -> None:
         del request  # a message names its own model
         self._message: Mapping[str, object] = {}
-        self._blocks: dict[int, _OpenBlock] = {}
+        self._blocks: dict[int, OpenBlock] = {}
         self._usage: dict[str, object] = {}
         self._wire_usage = WireUsage()
         self._stop_reason = ""
@@ -200,7 +95,7 @@ class AnthropicFold:
 
     def events(self, names: Sequence[bytes], datas: Sequence[bytes]) -> None:
         """Fold a batch of stream events."""
-        touched: set[_OpenBlock] = set()
+        touched: set[OpenBlock] = set()
         blocks = self._blocks
         for name, data, event in zip(names, datas, _READER.read(datas), strict=True):
             kind = name.decode("utf-8", "replace") if name else event.type if event else ""
@@ -208,8 +103,8 @@ class AnthropicFold:
                 index = event.index or 0
                 block = blocks.get(index)
                 if block is None:
-                    block = blocks[index] = _OpenBlock({"type": "text"})
-                if not _append(block, event.delta):
+                    block = blocks[index] = OpenBlock({"type": "text"})
+                if not block.append(event.delta):
                     self._damage.add(Damage.UNKNOWN_CONTENT, event.delta.type)
                 touched.add(block)
             elif event is None:
@@ -250,14 +145,14 @@ class AnthropicFold:
         usage = as_mapping(message.get("usage"))
         if usage is not None:
             self._count(usage)
-            self._wire_usage = _prompt_usage(usage)
+            self._wire_usage = prompt_usage(usage)
         for index, given in enumerate(_listed(message.get("content"))):
-            self._blocks.setdefault(index, _OpenBlock(given))
+            self._blocks.setdefault(index, OpenBlock(given))
 
     def _open(self, index: int, start: Mapping[str, object]) -> None:
         if index < 0:  # the contract loses such a block; here it is at least told
             self._damage.add(Damage.UNKNOWN_CONTENT, f"block at index {index}")
-        self._blocks[index] = _OpenBlock(start)
+        self._blocks[index] = OpenBlock(start)
 
     def _close(self, index: int) -> None:
         block = self._blocks.get(index)
@@ -268,7 +163,7 @@ class AnthropicFold:
             block.arguments = parse_arguments(block.fragments.text())
             if block.arguments[0] is not None:
                 block.fragments = Pieces()
-            elif block.type in _TOOLS:
+            elif block.type in TOOLS:
                 self._damage.add(Damage.UNPARSEABLE_TOOL_INPUT, as_text(block.start.get("name")))
 
     def _message_delta(self, event: _Event) -> None:
@@ -278,7 +173,7 @@ class AnthropicFold:
                 self._stop_sequence = event.delta.stop_sequence
         if event.usage is not None:
             self._count(event.usage)
-            self._wire_usage = _with_completion(
+            self._wire_usage = with_completion(
                 self._wire_usage, as_int(event.usage.get("output_tokens")) or 0
             )
 
@@ -305,13 +200,13 @@ class AnthropicFold:
         self._document = jsontext.strict_text(body, cast("object", message))
         self._message = cast("JsonObject", message)
         for index, given in enumerate(_listed(self._message.get("content"))):
-            self._blocks[index] = block = _OpenBlock(given)
+            self._blocks[index] = block = OpenBlock(given)
             block.closed = True
         self._stop_reason = as_text(self._message.get("stop_reason"))
         usage = as_mapping(self._message.get("usage"))
         if usage is not None:
             self._count(usage)
-            self._wire_usage = _with_completion(_prompt_usage(usage), as_int(usage.get("output_tokens")) or 0)
+            self._wire_usage = with_completion(prompt_usage(usage), as_int(usage.get("output_tokens")) or 0)
         failure = as_mapping(self._message.get("error"))
         if self._message.get("type") == "error" or (failure is not None and "content" not in self._message):
             self._error = failure or {}
@@ -334,7 +229,7 @@ class AnthropicFold:
             role=as_text(self._message.get("role")) or "assistant",
             blocks=tuple(block.block() for block in blocks),
             choices=(self._choice(blocks, partial=partial, failed=error is not None),),
-            usage=_usage(self._usage),
+            usage=normalised(self._usage),
             partial=partial,
             wire=self._wire(blocks),
             provider_error=error,
@@ -342,7 +237,7 @@ class AnthropicFold:
             unparsed=tuple(block.whole() for block in blocks if not block.is_mapped()),
         )
 
-    def _choice(self, blocks: Sequence[_OpenBlock], *, partial: bool, failed: bool) -> Choice:
+    def _choice(self, blocks: Sequence[OpenBlock], *, partial: bool, failed: bool) -> Choice:
         calls = tuple(block.tool_call() for block in blocks if block.type == "tool_use")
         word = self._stop_reason or None
         return Choice(
@@ -363,7 +258,7 @@ class AnthropicFold:
             where="http" if self._document else "stream",
         )
 
-    def _wire(self, blocks: Sequence[_OpenBlock]) -> WireFacts:
+    def _wire(self, blocks: Sequence[OpenBlock]) -> WireFacts:
         extra: dict[str, object] = {"id": as_text(self._message.get("id"))}
         if self._document:
             extra["type"] = as_text(self._message.get("type")) or "message"
@@ -387,7 +282,7 @@ class AnthropicFold:
         elif not self._done:
             extra["incomplete"] = True
             stop_reason = stop_reason or "incomplete"
-        failures = [failure for block in blocks if (failure := _argument_failure(block)) is not None]
+        failures = [failure for block in blocks if (failure := block.argument_failure()) is not None]
         if failures:
             extra["tool_input_parse_errors"] = failures
         return WireFacts(
@@ -408,32 +303,12 @@ class AnthropicFold:
         return None
 
 
-def _append(block: _OpenBlock, delta: _Delta) -> bool:
-    """Append a delta to its block. False: nobody knows this kind of delta."""
-    match delta.type:
-        case "text_delta":
-            block.text.append(delta.text or "")
-        case "input_json_delta":
-            block.fragments.append(delta.partial_json or "")
-        case "thinking_delta":
-            block.thinking.append(delta.thinking or "")
-        case "signature_delta":
-            block.thinking_signature.append(delta.signature or "")
-        case "citations_delta":
-            block.citations.append(delta.citation)
-        case "compaction_delta":
-            block.content.append(delta.content or "")
-        case _:
-            return False
-    return True
-
-
 def _listed(content: object) -> list[JsonObject]:
     items = cast("list[object]", content) if isinstance(content, list) else []
     return [cast("JsonObject", item) if isinstance(item, dict) else {} for item in items]
 
 
-def _answering_model(message: Mapping[str, object], blocks: Sequence[_OpenBlock]) -> str:
+def _answering_model(message: Mapping[str, object], blocks: Sequence[OpenBlock]) -> str:
     """A ``fallback`` block names the model that took over (``to.model``)."""
     for block in blocks:
         if block.type == "fallback":
@@ -441,55 +316,3 @@ def _answering_model(message: Mapping[str, object], blocks: Sequence[_OpenBlock]
             if model:
                 return model
     return as_text(message.get("model"))
-
-
-def _argument_failure(block: _OpenBlock) -> dict[str, str] | None:
-    if not block.closed or block.type not in _TOOLS or block.arguments is None:
-        return None
-    raw = block.arguments[1]
-    if raw is None:
-        return None
-    return {"tool_use_id": as_text(block.start.get("id")), "raw": raw, "error": "not a JSON object"}
-
-
-def _prompt_usage(usage: Mapping[str, object]) -> WireUsage:
-    created = as_int(usage.get("cache_creation_input_tokens")) or 0
-    read = as_int(usage.get("cache_read_input_tokens")) or 0
-    prompt = (as_int(usage.get("input_tokens")) or 0) + created + read
-    return WireUsage(
-        prompt_tokens=prompt,
-        total_tokens=prompt,
-        cache_creation_input_tokens=created,
-        cache_read_input_tokens=read,
-    )
-
-
-def _with_completion(usage: WireUsage, completion: int) -> WireUsage:
-    return WireUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=completion,
-        total_tokens=usage.prompt_tokens + completion,
-        cache_creation_input_tokens=usage.cache_creation_input_tokens,
-        cache_read_input_tokens=usage.cache_read_input_tokens,
-    )
-
-
-def _usage(usage: JsonObject) -> Usage:
-    """The cached parts of an Anthropic prompt lie outside ``input_tokens``."""
-    if not usage:
-        return Usage()
-    uncached = as_int(usage.get("input_tokens"))
-    read = as_int(usage.get("cache_read_input_tokens"))
-    written = as_int(usage.get("cache_creation_input_tokens"))
-    whole = None if uncached is None else uncached + (read or 0) + (written or 0)
-    output = as_int(usage.get("output_tokens"))
-    details = as_mapping(usage.get("output_tokens_details")) or {}
-    return Usage(
-        input_tokens=whole,
-        output_tokens=output,
-        total_tokens=None if whole is None or output is None else whole + output,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=as_int(details.get("thinking_tokens")),
-        raw=dict(usage),
-    )
