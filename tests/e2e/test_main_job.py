@@ -110,6 +110,22 @@ async def test_a_stream_without_its_end_is_stored_as_far_as_it_came(
     assert len(provider.served) == 1
 
 
+async def test_sixty_idle_seconds_in_a_stream_cost_nothing(
+    start_envoy: StartEnvoy, steno: Sidecar, ingest: Ingest
+) -> None:
+    """Envoy pings the sidecar every second meanwhile: gRPC must not call that abuse."""
+    envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", steno.port)])
+    silent = Script(chunks=6, pause_at=3, pause_s=60)
+    reply = await fetch(envoy.port, ANTHROPIC, message_request(stream=True), silent, timeout_s=90)
+    assert (reply.complete, reply.body) == (True, b"".join(frames(ANTHROPIC, silent)))
+    ledger = await steno.settled(1)
+    assert (ledger["observed"], ledger["delivered"]) == (1, 1)
+    assert len(await ingest.nodes(2)) == 2
+    stats = await envoy.stats("cluster.steno.")
+    assert stats.get("cluster.steno.http2.keepalive_timeout", 0) == 0
+    assert stats["cluster.steno.upstream_cx_connect_fail"] == 0
+
+
 @pytest.mark.parametrize("victim", ["sidecar", "ingest"])
 async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody(
     start_envoy: StartEnvoy, provider: Upstream, steno: Sidecar, ingest: Ingest, victim: str
