@@ -154,8 +154,6 @@ class Damage(StrEnum):
     TRUNCATED_CODING = "truncated_coding"
     TRUNCATED_FRAME = "truncated_frame"
     OVERSIZE_FRAME = "oversize_frame"
-    NO_END = "no_end"
-    OVER_BUDGET = "over_budget"
 
 
 @dataclass(frozen=True, slots=True)

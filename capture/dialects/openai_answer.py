@@ -8,8 +8,8 @@ under several at once, so each name is collected apart and one of them is believ
 from collections.abc import Iterator
 from typing import Final, cast
 
+from capture.dialects.json_text import text_of
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
-from capture.dialects.openai_errors import compact
 from capture.dialects.pieces import Pieces, parse_arguments
 from capture.stop_words import result_of
 from capture.turn import Block, Choice, JsonObject, ToolCall
@@ -57,7 +57,7 @@ class Call:
         elif arguments is not None:
             self.given = as_mapping(arguments)
             if self.given is None:
-                self.fragments.append(compact(arguments))
+                self.fragments.append(text_of(arguments))
 
     def extend(self, arguments: str) -> None:
         """Take the next of the arguments' text."""
@@ -159,7 +159,7 @@ class Answer:
             for part in cast("list[object]", content):
                 self._add_part(part)
         elif content is not None:
-            self.text.append(compact(content))
+            self.text.append(text_of(content))
 
     def add_thinking(self, reasoning_content: object, reasoning: object, details: object) -> None:
         """What one delta says of its thinking; once a name is believed, lower ones are not kept."""

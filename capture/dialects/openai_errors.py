@@ -5,8 +5,7 @@
 ``{"error_code", "message"}`` (Databricks), ``{"error": "…", "error_type": "…"}`` (TGI).
 """
 
-import msgspec
-
+from capture.dialects.json_text import text_of
 from capture.dialects.members import as_list, as_mapping, as_text
 from capture.turn import JsonObject, ProviderError
 
@@ -18,7 +17,7 @@ def error_in(body: JsonObject) -> JsonObject | str | None:
         return body
     if error:
         listed = as_list(error)  # Cloudflare's gateway
-        return as_mapping(listed[0] if listed else error) or compact(error)
+        return as_mapping(listed[0] if listed else error) or text_of(error)
     if body.get("object") == "error" or "error_code" in body:
         return body
     if "detail" in body and "choices" not in body:
@@ -31,16 +30,6 @@ def provider_error(error: JsonObject | str, where: str) -> ProviderError:
     if isinstance(error, str):
         return ProviderError(status=200, type=None, message=error, where=where)
     return ProviderError(status=200, type=_type(error), message=_message(error), where=where)
-
-
-def compact(value: object) -> str:
-    """Any JSON value as compact text; a string is itself, a value too deep to write is empty."""
-    if isinstance(value, str):
-        return value
-    try:
-        return msgspec.json.encode(value).decode()
-    except RecursionError:
-        return ""
 
 
 def _type(error: JsonObject) -> str | None:
@@ -56,4 +45,4 @@ def _message(error: JsonObject) -> str:
         text = as_text(error.get(name))
         if text:
             return text
-    return compact(error)
+    return text_of(error)

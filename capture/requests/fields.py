@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from capture import jsontext
-from capture.dialects.json_text import compact
+from capture.dialects.json_text import text_of
 from capture.dialects.members import as_list, as_mapping, as_text
 from capture.requests.request import RequestMessage
 from capture.turn import Block, JsonObject
@@ -62,7 +62,7 @@ def as_sent(value: object) -> str:
     """A JSON value as text. A text stays as it is; null is empty, as is what is nested too deeply."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else compact(value)
+    return text_of(value)
 
 
 def names(tools: Iterable[Mapping[str, object]]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from capture.classify import Classifier, RequestHead
+from capture.classify import Classifier
 from capture.outcomes import Outcome, State
 from extproc.assemble import TurnIdentity, assemble
 from extproc.events import Body, Event, Headers, Side, StreamEnd, Trailers
@@ -150,8 +150,3 @@ def test_posts_and_reasons_are_the_references_or_a_listed_difference(vector: dic
 def test_every_difference_is_a_vector() -> None:
     """A difference whose vector is gone would go stale unseen."""
     assert not VECTORS or set(DIFFERENCES) <= {vector["name"] for vector in VECTORS}
-
-
-def test_the_head_of_a_vector_is_what_classification_reads() -> None:
-    """The corpus names methods in any case; ours compares without case."""
-    assert RequestHead("post", "", "/v1/messages").method.upper() == "POST"
