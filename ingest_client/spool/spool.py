@@ -196,7 +196,7 @@ class Spool:
             lambda desk: desk.claim(limit, max_bytes, now_ns, per_tenant, excluded), instead=_no_turns
         )
         self._claimed_at_ns = now_ns
-        self._writer.condition.damaged_records += damaged
+        self._writer.seat.condition.damaged_records += damaged
         if claimed or damaged:
             self._changed.set()
         return claimed
@@ -258,7 +258,7 @@ class Spool:
     @property
     def condition(self) -> Condition:
         """How the disk is; written by the spool's thread, read by anybody."""
-        return self._writer.condition
+        return self._writer.seat.condition
 
     async def _ask(
         self,

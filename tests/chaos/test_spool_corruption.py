@@ -98,7 +98,7 @@ def recover(folder: Path) -> Outcomes:
     writer.open()
     found.start_s = time.monotonic() - began
     while True:
-        finish_chores(writer, files)
+        finish_chores(writer)
         job = Job(run=lambda desk: desk.claim(64, 1 << 30, START, 64, ()), writes=False, done=lambda _: None)
         writer._serve([job])
         assert job.error is None, job.error
@@ -108,7 +108,7 @@ def recover(folder: Path) -> Outcomes:
         found.damaged_records += damaged
         for each in claimed:
             found.delivered[each.turn_id] = each.body
-        desk = writer._desk()
+        desk = writer.seat.at()
         with desk.store.transaction():
             desk.store.acknowledge([each.seq for each in claimed])
         if not claimed and not damaged:
@@ -116,18 +116,15 @@ def recover(folder: Path) -> Outcomes:
     for (state,) in desk.store.connection.execute("SELECT state FROM turns"):
         found.rows[str(state)] += 1
     found.terms = desk.store.books.totals()
-    found.set_aside = writer.condition.set_aside
+    found.set_aside = writer.seat.condition.set_aside
     desk.store.close()
     return found
 
 
-def finish_chores(writer: Writer, files: DiskFiles) -> None:
+def finish_chores(writer: Writer) -> None:
     """Run what the thread would run in its idle moments."""
-    while True:
-        writer._chores.extend(files.find_chores())
-        if not writer._chores:
-            return
-        writer._do_chores(writer._desk())
+    while writer.upkeep.work_off():
+        pass
 
 
 def check(found: Outcomes) -> None:
