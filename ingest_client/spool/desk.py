@@ -7,6 +7,7 @@ from capture.outcomes import Outcome
 from ingest_client.spool.api import AttemptRecord, Checkpoint, Claimed
 from ingest_client.spool.checkpoints import ERROR
 from ingest_client.spool.claims import Claimer
+from ingest_client.spool.mending import mend
 from ingest_client.spool.store import Store
 
 
@@ -34,7 +35,7 @@ class Desk:
             return claimed, 0
         try:
             with self.store.transaction():
-                mended = [self.store.mend(row, reason) for row, reason in damaged]
+                mended = [mend(self.store, row, reason) for row, reason in damaged]
         except BaseException:  # the disk failed: nobody gets these turns now
             claimed_rows = [self.store.claimed[each.seq] for each in claimed]
             self.store.unclaim([*claimed_rows, *(row for row, _ in damaged)])

@@ -18,6 +18,7 @@ from ingest_client.spool.instance import (
     try_lock,
 )
 from ingest_client.spool.jobs import Chore
+from ingest_client.spool.mending import mend
 from ingest_client.spool.opening import open_store
 from ingest_client.spool.overlay import Overlay
 from ingest_client.spool.rows import SELECT
@@ -66,7 +67,7 @@ class DiskFiles:
                 store.begin(self.generation_id, self.clock())
                 for seq in store.strangers:
                     for row in store.rows(SELECT + " WHERE seq = ?", (seq,)):
-                        store.mend(row, "the row's CRC differs")
+                        mend(store, row, "the row's CRC differs")
             if self._carry is not None:
                 (self._carry.place / CARRIED).touch()
                 store.moved.clear()

@@ -118,3 +118,8 @@ def integer(connection: Connection, sql: str, bindings: Sequence[Value] = ()) ->
 def whole(value: object) -> int:
     """An integer column as SQLite gave it; a damaged one counts as 0 (its row's CRC will tell)."""
     return value if isinstance(value, int) else 0
+
+
+def sound(text: str) -> str:
+    """Text that SQLite can hold: unpaired surrogates and NULs made visible."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -21,7 +21,7 @@ from ingest_client.spool.checkpoints import CheckpointTable
 from ingest_client.spool.record import Damaged, Packer
 from ingest_client.spool.rows import INSERT, REPLACE, SELECT, Row, RowState, as_row
 from ingest_client.spool.settings import FullPolicy, SpoolSettings
-from ingest_client.spool.sql import Connection, Value, integer, whole
+from ingest_client.spool.sql import Connection, Value, integer, sound, whole
 from ingest_client.spool.usage import Usage
 
 KEPT: Final = Kept()
@@ -138,7 +138,7 @@ class Store:
             created_at_ns=record.created_at_ns,
             state=RowState.QUARANTINED.value if quarantine else RowState.PENDING.value,
             outcome=quarantine.outcome.value if quarantine else "",
-            reason=_sound(quarantine.reason) if quarantine else "",
+            reason=sound(quarantine.reason) if quarantine else "",
             attempts=0,
             due_at_ns=0,
             generation=generation,
@@ -215,7 +215,7 @@ class Store:
     def acknowledge(self, seqs: Sequence[int]) -> None:
         """Delete delivered turns. One that is gone already, or that nobody claimed, is left as it is."""
         for seq in seqs:
-            row = self._settle(seq)
+            row = self.settle(seq)
             if row is not None:
                 self.delete(row)
                 self.books.count(row.generation, books.SPOOLED, -1)
@@ -224,23 +224,23 @@ class Store:
     def release(self, seqs: Sequence[int]) -> None:
         """Give claimed turns back as they were."""
         for seq in seqs:
-            row = self._settle(seq)
+            row = self.settle(seq)
             if row is not None:
-                self._waits_again(row)
+                self.waits_again(row)
 
     def retry(self, seq: int, at_ns: int, number: int, attempt: str) -> None:
         """Put a claimed turn off until ``at_ns``, with the attempt that failed (JSON)."""
-        row = self._settle(seq)
+        row = self.settle(seq)
         if row is None:
             return
         self._record_attempt(seq, number, attempt)
         later = row._replace(attempts=number, due_at_ns=min(max(1, at_ns), _LARGEST_INTEGER))
         self.rewrite(later)
-        self._waits_again(later)
+        self.waits_again(later)
 
     def dead_letter(self, seq: int, outcome: Outcome, reason: str, number: int, attempt: str) -> None:
         """Keep a claimed turn that was refused for good."""
-        row = self._settle(seq)
+        row = self.settle(seq)
         if row is None:
             return
         self._record_attempt(seq, number, attempt)
@@ -248,7 +248,7 @@ class Store:
             row._replace(
                 state=RowState.DEAD_LETTER.value,
                 outcome=outcome.value,
-                reason=_sound(reason),
+                reason=sound(reason),
                 attempts=number,
             )
         )
@@ -259,70 +259,10 @@ class Store:
     def give_up(self, row: Row, outcome: Outcome) -> None:
         """Delete an unclaimed pending turn that quotas no longer allow (``outcome`` is lost)."""
         self.claim(row)
-        self._settle(row.seq)
+        self.settle(row.seq)
         self.delete(row)
         self.books.count(row.generation, books.SPOOLED, -1)
         self.books.count(row.generation, outcome.value)
-
-    def mend(self, row: Row, reason: str) -> bool:
-        """Deal with a claimed (or strange) row whose check failed. True: its payload is whole, so only the
-        row was wrong, and it is pending again as if never tried. False: it is damaged, and lost.
-        """
-        try:
-            body = self.body(row)
-        except Damaged:
-            self._set_aside(row, reason)
-            return False
-        if row.state != RowState.PENDING:
-            self.undoable(self.usage.change(row.tenant, pending=1))
-            if row.outcome in books.TERMS:
-                self.books.count(row.generation, row.outcome, -1)
-                self.books.count(row.generation, books.SPOOLED)
-        self._settle(row.seq)
-        pending = row._replace(
-            state=RowState.PENDING.value,
-            outcome="",
-            reason="",
-            attempts=0,
-            due_at_ns=0,
-            generation=row.generation,
-            body_bytes=len(body),
-        )
-        self.rewrite(pending)
-        self._waits_again(pending)
-        return True
-
-    def _set_aside(self, row: Row, reason: str) -> None:
-        """Mark a row whose payload is not what was written: lost, its bytes kept for a person."""
-        if row.state == RowState.PENDING:
-            self._settle(row.seq)
-            self.undoable(self.usage.change(row.tenant, pending=-1))
-        generation = row.generation
-        known = row.state != RowState.PENDING and row.outcome in books.TERMS
-        self.books.count(generation, row.outcome if known else books.SPOOLED, -1)
-        self.books.count(generation, Outcome.VOLUME_DISCARDED.value)
-        self.rewrite(
-            row._replace(
-                state=RowState.DAMAGED.value,
-                outcome=Outcome.VOLUME_DISCARDED.value,
-                reason=_sound(reason),
-                generation=generation,
-            )
-        )
-
-    def requeue(self, row: Row, body: bytes | None = None) -> None:
-        """Make a dead letter or quarantined record pending, as if never tried. ``body`` replaces its own."""
-        pending = row._replace(state=RowState.PENDING.value, outcome="", reason="", attempts=0, due_at_ns=0)
-        if body is not None:
-            frame = self.packer.pack(row.turn_id, row.tenant, row.created_at_ns, body)
-            self.connection.execute("INSERT OR REPLACE INTO bodies VALUES(?, ?)", (row.seq, frame))
-            self.undoable(self.usage.change(row.tenant, stored_bytes=len(frame) - row.stored_bytes))
-            pending = pending._replace(body_bytes=len(body), stored_bytes=len(frame))
-        self.rewrite(pending)
-        self.undoable(self.usage.change(row.tenant, pending=1))
-        self._waits_again(pending)
-        self.books.count(row.generation, row.outcome, -1)
-        self.books.count(row.generation, books.SPOOLED)
 
     # Rows
 
@@ -387,14 +327,16 @@ class Store:
                 self.usage.change(row.tenant, waiting=1, waiting_bytes=row.body_bytes)
                 self._became_claimable(row)
 
-    def _settle(self, seq: int) -> Row | None:
+    def settle(self, seq: int) -> Row | None:
+        """Take a claimed row out of the claims, inside a transaction. None: nobody claimed it."""
         row = self.claimed.pop(seq, None)
         if row is not None:
             claimed = row
             self.undoable(lambda: self.claimed.__setitem__(seq, claimed))
         return row
 
-    def _waits_again(self, row: Row) -> None:
+    def waits_again(self, row: Row) -> None:
+        """Count a pending row that nobody claims in the backlog."""
         self.undoable(self.usage.change(row.tenant, waiting=1, waiting_bytes=row.body_bytes))
         self._became_claimable(row)
 
@@ -453,8 +395,3 @@ class Store:
         for term, n in counts.items():
             self.books.count(self.books.generation, term, n)
             self._noted[term] += n
-
-
-def _sound(text: str) -> str:
-    """Text that SQLite can hold: unpaired surrogates and NULs made visible."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

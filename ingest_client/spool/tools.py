@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from capture.outcomes import Outcome
-from ingest_client.spool import books
+from ingest_client.spool import books, mending
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.record import Damaged
 from ingest_client.spool.rows import SELECT, Row, RowState
@@ -107,7 +107,7 @@ def requeue(desk: Desk, selection: Selection, body: str | None = None) -> Json:
         if why:
             refused.append({"turn_id": row.turn_id, "reason": why})
         else:
-            desk.store.requeue(row, body.encode() if body is not None else None)
+            mending.requeue(desk.store, row, body.encode() if body is not None else None)
             done.append(row.turn_id)
     return {"requeued": done, "refused": refused, "next": after}
 
@@ -142,7 +142,7 @@ def verify(desk: Desk, selection: Selection) -> Json:
             continue
         if row.state == RowState.PENDING:
             desk.store.claim(row)
-        if desk.store.mend(row, reason):
+        if mending.mend(desk.store, row, reason):
             mended.append(row.turn_id)
         else:
             damaged.append({"turn_id": row.turn_id, "seq": row.seq, "reason": reason})

@@ -16,14 +16,15 @@ from typing import Final, TextIO, cast
 import msgspec
 
 from extproc.revival import revive
-from ingest_client.spool.offline import Instance, Local, reach, set_aside, survey
+from ingest_client.spool.offline import Instance, reach
 from ingest_client.spool.rows import RowState
 from ingest_client.spool.tools import Json, Selection, ToolError
 from steno.errors import CommandError
 from steno.settings.load import environment, load
+from steno.spool_pages import pages, records
+from steno.spool_verify import verdict, verified
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_BAR: Final = 30
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +98,7 @@ def _list(parsed: argparse.Namespace) -> int:
     with with_instances(parsed) as instances:
         left = cast("int", parsed.limit)
         for instance in instances:
-            for record in _records(instance, "list", selection):
+            for record in records(instance, "list", selection):
                 if left <= 0:
                     break
                 left -= 1
@@ -114,7 +115,7 @@ def _show(parsed: argparse.Namespace) -> int:
     out = _Out(parsed)
     with with_instances(parsed) as instances:
         for instance in instances:
-            for record in _records(instance, "show", selection):
+            for record in records(instance, "show", selection):
                 out.whole(instance, record)
                 return 0
         report_troubles(instances)
@@ -150,12 +151,12 @@ def _requeued(instance: Instance, selection: Selection, body: str | None, *, as_
     """The pages of a requeue. What is quarantined is no turn yet: it is made one, record by record."""
     if body is None and RowState.QUARANTINED in selection.states:
         quarantined = replace(selection, states=(RowState.QUARANTINED.value,))
-        for record in _records(instance, "export", quarantined, progress="revived"):
+        for record in records(instance, "export", quarantined, progress="revived"):
             yield _revived(instance, record, as_text=as_text)
         states = tuple(state for state in selection.states if state != RowState.QUARANTINED)
         selection = replace(selection, states=states)
     if selection.states:
-        yield from _pages(instance, "requeue", selection, body=body, progress="requeued")
+        yield from pages(instance, "requeue", selection, body=body, progress="requeued")
 
 
 def _revived(instance: Instance, record: Json, *, as_text: bool) -> Json:
@@ -180,7 +181,7 @@ def _export(parsed: argparse.Namespace) -> int:
     number = 0
     with with_instances(parsed) as instances, _writer(output) as target:
         for instance in instances:
-            for record in _records(instance, "export", selection, progress="exported"):
+            for record in records(instance, "export", selection, progress="exported"):
                 body = record.pop("body", None)
                 if isinstance(body, str):
                     record["body"] = msgspec.Raw(body.encode())
@@ -195,80 +196,12 @@ def _verify(parsed: argparse.Namespace) -> int:
     sound = True
     with with_instances(parsed) as instances:
         for instance in instances:
-            report = _verify_one(instance)
+            report = verified(instance)
             sound &= bool(report.pop("sound"))
-            out.say(_verdict(report), report)
+            out.say(verdict(report), report)
         if not instances:
             out.say("there is no spool here", {"instances": 0})
         return 0 if sound else 1
-
-
-def _verify_one(instance: Instance) -> Json:
-    """Check an instance; ``sound`` is false unless everything was checked that can be, and was right."""
-    report: Json = {"instance": instance.name, "running": instance.running}
-    aside = [
-        {
-            "folder": str(each.folder),
-            "salvaged": each.report,
-            "readable": None if each.report else each.readable,
-            "unreachable": None if each.report else each.unreachable,
-        }
-        for each in set_aside(instance.folder)
-    ]
-    report["set_aside"] = aside
-    if instance.access is None:
-        report |= {"structure": instance.trouble, "sound": False}
-        if not instance.running and (instance.folder / "spool.db").exists():
-            found = survey(instance.folder)
-            report |= {"readable": found.readable, "unreachable": found.unreachable}
-        return report
-    checked = known = 0
-    damaged: list[object] = []
-    mended: list[object] = []
-    problems: list[object] = []
-    try:
-        for page in _pages(instance, "verify", Selection(), progress="checked"):
-            checked += cast("int", page["checked"])
-            known += cast("int", page["already_set_aside"])
-            damaged += cast("list[object]", page["damaged"])
-            mended += cast("list[object]", page["mended"])
-        problems += cast("list[object]", instance.access.call("check_books", Selection())["problems"])
-        structure = instance.access.structure() if isinstance(instance.access, Local) else None
-    except (ToolError, OSError) as error:
-        structure = [str(error)]
-    report |= {
-        "checked": checked,
-        "damaged": damaged,
-        "mended": mended,
-        "already_set_aside": known,
-        "problems": problems,
-        "structure": "every row read; pages unchecked while the process runs"
-        if structure is None
-        else structure or "ok",
-        "sound": not (damaged or mended or problems or structure or aside),
-    }
-    return report
-
-
-def _verdict(report: Json) -> str:
-    lines = [
-        f"{report['instance']}: {report.get('checked', 0)} records checked, structure: {report['structure']}"
-    ]
-    lines += [f"  damaged, set aside: {each}" for each in cast("list[Json]", report.get("damaged", []))]
-    lines += [f"  row mended: {each}" for each in cast("list[str]", report.get("mended", []))]
-    lines += [f"  {each}" for each in cast("list[str]", report.get("problems", []))]
-    if report.get("already_set_aside"):
-        lines.append(f"  damaged earlier: {report['already_set_aside']}")
-    if "unreachable" in report:
-        lines.append(f"  readable: {report['readable']}, unreachable: {_number(report['unreachable'])}")
-    for each in cast("list[Json]", report["set_aside"]):
-        state = each["salvaged"] or f"{each['readable']} readable, {_number(each['unreachable'])} unreachable"
-        lines.append(f"  files set aside: {each['folder']}: {state}")
-    return "\n".join(lines)
-
-
-def _number(value: object) -> str:
-    return "unknown" if value is None else str(value)
 
 
 def _purge(parsed: argparse.Namespace) -> int:
@@ -286,68 +219,13 @@ def _purge(parsed: argparse.Namespace) -> int:
             if not cast("bool", parsed.yes):
                 removed += cast("int", instance.access.call("count", selection)["count"])
                 continue
-            for page in _pages(instance, "purge", selection, progress="removed"):
+            for page in pages(instance, "purge", selection, progress="removed"):
                 removed += cast("int", page["purged"])
         if cast("bool", parsed.yes):
             out.say(f"{removed} removed", {"purged": removed})
         else:
             out.say(f"{removed} would be removed: add --yes", {"would_purge": removed})
         return report_troubles(instances)
-
-
-# Reading pages
-
-
-def _records(
-    instance: Instance, operation: str, selection: Selection, *, progress: str = ""
-) -> Iterator[Json]:
-    for page in _pages(instance, operation, selection, progress=progress):
-        yield from cast("list[Json]", page["records"])
-
-
-def _pages(
-    instance: Instance, operation: str, selection: Selection, *, body: str | None = None, progress: str = ""
-) -> Iterator[Json]:
-    """Every page of an operation on one instance, with a bar on a terminal."""
-    if instance.access is None:
-        return
-    total = 0
-    if progress and sys.stderr.isatty():
-        total = cast("int", instance.access.call("count", selection)["count"])
-    began, done = time.monotonic(), 0
-    after: int | None = selection.after
-    while after is not None:
-        page = instance.access.call(operation, _after(selection, after), body)
-        yield page
-        after = cast("int | None", page["next"])
-        done += _size(page)
-        if total:
-            _draw(progress, done, total, time.monotonic() - began)
-    if total:
-        print(file=sys.stderr)
-
-
-def _after(selection: Selection, after: int) -> Selection:
-    return Selection(
-        states=selection.states,
-        tenant=selection.tenant,
-        turn_ids=selection.turn_ids,
-        before_ns=selection.before_ns,
-        after=after,
-    )
-
-
-def _size(page: Json) -> int:
-    for name in ("records", "requeued"):
-        if name in page:
-            return len(cast("list[object]", page[name]))
-    return cast("int", page.get("checked", page.get("purged", 0)))
-
-
-def _draw(what: str, done: int, total: int, seconds: float) -> None:
-    share = min(1.0, done / total)
-    bar = "#" * int(share * _BAR)
-    print(f"\r[{bar:{_BAR}}] {done}/{total} {what} in {seconds:.0f} s", end="", file=sys.stderr, flush=True)
 
 
 # Arguments and output
