@@ -232,6 +232,20 @@ ROWS: Final = (
         reason="less than Kubernetes' 30 s",
     ),
     Row(
+        path="extproc.handover",
+        kind=Span(0, 86_400),
+        default="10m",
+        help="How long a replaced worker may finish the streams that are open (kill -HUP replaces workers).",
+        reason="longer than nearly every stream; it takes no new ones meanwhile, and a stop cuts it short",
+    ),
+    Row(
+        path="extproc.connection_age",
+        kind=Span(1, 86_400),
+        default="60s",
+        help="grpcio only: how long Envoy uses a connection before it is asked to open another.",
+        reason="a replaced worker waits so long: gRPC cuts streams that arrive at the moment it stops",
+    ),
+    Row(
         path="extproc.log_level",
         kind=Text(("debug", "info", "warning", "error")),
         default="info",

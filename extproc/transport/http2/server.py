@@ -80,14 +80,15 @@ class Http2Transport:
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let open streams end within ``grace_s`` seconds, cancel the rest."""
-        if not self._servers or self._stopping:
+        if not self._servers:
             return
-        self._stopping = True
-        self.health.serving = False
-        if self._socket is not None:
-            self._socket.withdraw()
-        for server in self._servers:
-            server.close()
+        if not self._stopping:
+            self._stopping = True
+            self.health.serving = False
+            if self._socket is not None:
+                self._socket.withdraw()
+            for server in self._servers:
+                server.close()
         connections = tuple(self._context.connections)
         try:
             async with asyncio.timeout(grace_s):
@@ -95,6 +96,10 @@ class Http2Transport:
         except TimeoutError:
             pass  # those that are still open are cancelled now
         await asyncio.gather(*(each.close(_PATIENCE_S) for each in tuple(self._context.connections)))
+
+    async def retire(self, grace_s: float) -> None:
+        """Stop: what is on its way when a peer is asked to move is still taken."""
+        await self.stop(grace_s)
 
     def _bind(self) -> list[socket.socket]:
         """Listening sockets: of a path of this generation's own, or of every address of the host."""
