@@ -43,6 +43,8 @@ class SidecarSettings:
     tls: TlsSettings | None = None
     access_log_listen: str = ""
     access_log_grace_s: float = 30.0
+    handover_s: float = 600.0
+    connection_age_s: float = 60.0
     spool: SpoolSettings
     delivery: DeliverySettings
 

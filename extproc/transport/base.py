@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 from extproc.events import Answer, Body, Finish, Headers, StreamEnd, Trailers
 from extproc.transport.address import Address
 from extproc.transport.health import Health
+from extproc.transport.reasons import Reason
 from extproc.wire import Undecodable
 
 # Envoy sends up to 1 MiB in a message, more when it gathers an upload (2 MiB was seen);
@@ -67,6 +68,7 @@ class TransportCounters:
     answers: int = 0
     undecodable: Counter[Undecodable] = field(default_factory=Counter[Undecodable])
     handler_errors: int = 0
+    broken_connections: Counter[Reason] = field(default_factory=Counter[Reason])
 
     @property
     def streams_open(self) -> int:
@@ -108,6 +110,14 @@ class Transport(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let open streams end within ``grace_s`` seconds, cancel the rest.
 
-        Every handler has heard ``ended`` when this returns. Calling it again does nothing.
+        Every handler has heard ``ended`` when this returns. Called again, it can only end earlier.
+        """
+        ...
+
+    async def retire(self, grace_s: float) -> None:
+        """Stop as ``stop`` does, where another generation listens on the address already.
+
+        New connections go there, and the old ones are asked to move before anything is refused:
+        no stream that the peer opens meanwhile is lost. May be cancelled by who then calls ``stop``.
         """
         ...

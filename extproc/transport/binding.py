@@ -5,23 +5,30 @@ SO_REUSEPORT, and then the kernel no longer says that a port is taken: a second 
 would silently get a share of the connections. ``claim`` says it instead, with a lock in
 the data directory (against another Steno of the same data) and a probe (against
 everybody else). The supervisor claims once; the generations of its workers bind under it.
+While two of them listen the kernel would share connections out among both; ``prefer_newest``
+has it give them all to the newer one, so that nothing waits at a socket that is about to close.
 
 Unix sockets: gRPC removes a socket's path when it binds and when it stops, so two
 generations must not share a path. Each binds one of its own, and renames it onto the
 public one, which thereby always exists and always leads to the newest generation.
 """
 
+import ctypes
 import errno
 import fcntl
 import itertools
 import os
 import re
 import socket
+import struct
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
 
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+"""Linux's number (socket(7)); Python has no name for it."""
+_BPF_RETURN: Final = 0x06
 _generation = itertools.count(1)
 
 
@@ -64,6 +71,7 @@ def _lock(address: Address, directory: Path) -> TextIO:
         raise AddressError(
             f"cannot listen on {address}: process {owner} does so already with the data directory"
             f" {directory}; stop it first, or choose another address"
+            f" (to restart a sidecar's workers without losing a turn: kill -HUP {owner})"
         ) from error
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
@@ -120,6 +128,56 @@ def _unavailable(address: Address, error: OSError) -> str:
             " stop it first, or choose another address"
         )
     return f"cannot listen on {address}: {error.strerror or error}"
+
+
+def prefer_newest(address: TcpAddress) -> bool:
+    """Have new connections to the port that this process listens on go to the newest listener.
+
+    Must be called by the first generation; it holds for those that come while one listens. False
+    where the kernel has no such rule (Linux has): connections are then shared out meanwhile.
+    """
+    # gRPC does not show its listening sockets, so all open files are looked at.
+    steered = [_steer(descriptor, address.port) for descriptor in _open_files()]
+    return any(steered)
+
+
+def _steer(descriptor: int, port: int) -> bool:
+    """Attach the rule if the descriptor is a socket that listens on the port.
+
+    The rule is a filter of one instruction that says "the second socket of the group", in the
+    order in which they began to listen; where there is no second one, the kernel takes the first.
+    """
+    try:
+        found = socket.socket(fileno=descriptor)
+    except OSError:
+        return False
+    try:
+        if not _listens(found, port):
+            return False
+        second = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 1))
+        program = struct.pack("HL", 1, ctypes.addressof(second))
+        found.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+    except OSError:
+        return False
+    finally:
+        found.detach()  # the descriptor is its owner's
+    return True
+
+
+def _listens(found: socket.socket, port: int) -> bool:
+    return (
+        found.family in {socket.AF_INET, socket.AF_INET6}
+        and found.getsockname()[1] == port
+        and bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    )
+
+
+def _open_files() -> list[int]:
+    """The numbers of this process's open files; none where the kernel does not tell."""
+    try:
+        return [int(file.name) for file in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        return []
 
 
 class GenerationSocket:

@@ -5,12 +5,14 @@ protobuf stays in ``extproc.wire``. One coroutine reads each stream; with no ans
 write (observability mode) it waits for nothing but the next message.
 
 What gRPC does not let us have: messages that have arrived, but were not read yet, are
-thrown away when the peer's reset arrives. Such a stream ends as ``CANCELLED``.
+thrown away when the peer's reset arrives. Such a stream ends as ``CANCELLED``. And a server
+that shuts down throws away the calls that arrive before its peer has read the GOAWAY; a
+connection that has reached its age is closed without that fault, so ``retire`` waits for it.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TypeAlias, cast
 
 import grpc
@@ -34,6 +36,9 @@ from extproc.wire import (
 _log = logging.getLogger(__name__)
 
 _NO_LIMIT = 2**31 - 1
+_AGE_SPREAD = 1.1
+_AGE_MARGIN_S = 0.5
+"""gRPC spreads the ages of connections by a tenth; what is then on its way gets this long."""
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 # Each line answers something that was measured or met (docs/decisions, DESIGN traps).
@@ -57,6 +62,8 @@ class GrpcioTransport:
     ``reuse_port``: another generation of this service may be bound to the same port; the
     caller then holds a claim on the address (``extproc.transport.binding``), because a
     taken port is no error any more.
+    ``connection_age_s``: peers are asked to open another connection after this time, give or
+    take a tenth. None: never; then ``retire`` loses what arrives at the moment it stops.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class GrpcioTransport:
         *,
         tls: ServerTls | None = None,
         reuse_port: bool = False,
+        connection_age_s: float | None = None,
     ) -> None:
         self.counters = TransportCounters()
         self.health = Health()
@@ -73,6 +81,7 @@ class GrpcioTransport:
         self._acceptor = acceptor
         self._tls = tls
         self._reuse_port = reuse_port
+        self._connection_age_s = connection_age_s
         self._server: grpc.aio.Server | None = None
         self._socket: GenerationSocket | None = None
         self._calls: set[asyncio.Task[object]] = set()
@@ -88,7 +97,7 @@ class GrpcioTransport:
         """Bind and accept. Raises ``AddressError`` when the address cannot be had."""
         if isinstance(self._address, TcpAddress) and not self._reuse_port:
             probe(self._address)
-        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(self._reuse_port))))
+        server = grpc.aio.server(options=(*_OPTIONS, *self._own_options()))
         server.add_generic_rpc_handlers(self._services())
         try:
             self._listen(server)
@@ -102,17 +111,29 @@ class GrpcioTransport:
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let open streams end within ``grace_s`` seconds, cancel the rest."""
-        if self._server is None or self._stopping:
+        if self._server is None:
             return
-        self._stopping = True
-        self.health.serving = False
-        for watch in self._watches:
-            watch.set()
-        if self._socket is not None:
-            self._socket.withdraw()
+        if not self._stopping:
+            self._stopping = True
+            self.health.serving = False
+            for watch in self._watches:
+                watch.set()
+            if self._socket is not None:
+                self._socket.withdraw()
         await self._server.stop(grace_s)
         if self._calls:
             await asyncio.wait(self._calls)
+
+    async def retire(self, grace_s: float) -> None:
+        """Wait until every connection has been asked to move, then stop."""
+        if self._connection_age_s is not None:
+            await asyncio.sleep(self._connection_age_s * _AGE_SPREAD + _AGE_MARGIN_S)
+        await self.stop(grace_s)
+
+    def _own_options(self) -> Iterator[tuple[str, int]]:
+        yield "grpc.so_reuseport", int(self._reuse_port)
+        if self._connection_age_s is not None:
+            yield "grpc.max_connection_age_ms", round(self._connection_age_s * 1000)
 
     def _listen(self, server: grpc.aio.Server) -> None:
         """Bind to the address: to a path of this generation's own, where it is one."""

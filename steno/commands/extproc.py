@@ -96,6 +96,8 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         classifier=classifier,
         access_log_listen=cast("str", value("access_log_listen")),
         access_log_grace_s=cast("float", value("access_log_grace")),
+        handover_s=cast("float", value("handover")),
+        connection_age_s=cast("float", value("connection_age")),
         tls=TlsSettings(certificate=certificate, key=key, client_ca=client_ca)
         if certificate is not None and key is not None
         else None,

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from extproc.transport.address import AddressError, TcpAddress, UnixAddress
-from extproc.transport.binding import claim, probe
+from extproc.transport.binding import claim, prefer_newest, probe
 from tests.unit.extproc.transport.conftest import MakeTransport
 from tests.unit.extproc.transport.peer import Peer, Recorder, exchange, status
 
@@ -75,7 +75,9 @@ def test_a_claim_keeps_another_process_off_and_ends_with_its_owner(kind: str, tm
     ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "claimed\n"
-        with pytest.raises(AddressError, match=f"{address}.*process {owner.pid} does so already"):
+        with pytest.raises(
+            AddressError, match=f"{address}.*process {owner.pid} does so already.*kill -HUP {owner.pid}"
+        ):
             claim(address, tmp_path)
         owner.kill()
     claim(address, tmp_path).release()
@@ -125,6 +127,55 @@ async def test_two_transports_cannot_share_a_port_by_accident(make_transport: Ma
         await second.start()
     await second.stop(0)
     await first.stop(0)
+
+
+def listening_on(address: TcpAddress) -> socket.socket:
+    """One more listener of a port that several share."""
+    generation = socket.socket()
+    generation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    generation.bind((address.host, address.port))
+    generation.listen()
+    generation.setblocking(False)
+    return generation
+
+
+def taken_up(generation: socket.socket) -> int:
+    """How many connections wait at a listener."""
+    for count in itertools.count():
+        try:
+            generation.accept()[0].close()
+        except BlockingIOError:
+            return count
+    raise AssertionError
+
+
+def test_while_two_generations_listen_every_new_connection_goes_to_the_newer(listener: socket.socket) -> None:
+    """And to the only one before and after; also to the third, once the first has left."""
+    listener.setblocking(False)
+    address = of(listener)
+
+    def connect() -> None:
+        for _ in range(20):
+            socket.create_connection((address.host, address.port)).close()
+
+    assert prefer_newest(address)
+    connect()
+    assert taken_up(listener) == 20
+    with listening_on(address) as second:
+        connect()
+        assert (taken_up(listener), taken_up(second)) == (0, 20)
+        listener.close()
+        connect()
+        assert taken_up(second) == 20
+        with listening_on(address) as third:
+            connect()
+            assert (taken_up(second), taken_up(third)) == (0, 20)
+        connect()
+        assert taken_up(second) == 20
+
+
+def test_no_rule_is_made_for_a_port_that_is_not_ours(listener: socket.socket) -> None:
+    assert not prefer_newest(TcpAddress("127.0.0.1", of(listener).port + 1))
 
 
 async def hand_over(make_transport: MakeTransport, address: TcpAddress | UnixAddress) -> None:
