@@ -35,6 +35,8 @@ from ingest.bodies import ByteBudget
 from ingest.deriver import Deriver
 from ingest.events import Hub
 from ingest.intake import Intake
+from ingest.limits import LimitsError
+from ingest.listener import Listener
 from ingest.metrics import Metrics
 from ingest.reading import QueryError
 from ingest.replies import refuse
@@ -49,6 +51,8 @@ from ingest.store.schema import NewerSchemaError
 from ingest.store.sqlite import SqliteEngine
 from ingest.store.store import Store
 from ingest.store.writer import WriteLimits
+from ingest.throttle import Throttle
+from ingest.watched import Watched
 
 _log = logging.getLogger("steno.ingest")
 _SWITCH_S: Final = 0.0005
@@ -91,9 +95,19 @@ def _access(settings: IngestSettings) -> Access:
             f"refusing to listen on {settings.listen} without credentials: set keys_file, or listen_anywhere"
         )
     try:
-        return Access(settings.keys_file)
+        access = Access(settings.keys_file)
     except (OSError, KeysError) as error:
         raise StartError(f"the keys file cannot be used: {error}") from error
+    if access.keys.certificates and settings.tls_client_ca is None:
+        raise StartError("keys name certificates, but tls_client_ca is not set: nobody could use them")
+    return access
+
+
+def _throttle(settings: IngestSettings, metrics: Metrics) -> Throttle:
+    try:
+        return Throttle(settings.limits_file, metrics)
+    except LimitsError as error:
+        raise StartError(f"the limits file cannot be used: {error}") from error
 
 
 def _version() -> str:
@@ -113,12 +127,14 @@ def build(settings: IngestSettings) -> Application:
     # Where instances share a database, each hears of its own events as of the others'.
     publish = _unheard if store.notifies else hub.publish
     deriver = Deriver(store, metrics, publish)
+    throttle = _throttle(settings, metrics)
     service = Service(
         settings=settings,
         store=store,
         metrics=metrics,
-        intake=Intake(store, metrics, settings.project, deriver.wake),
+        intake=Intake(store, metrics, throttle, settings.project, deriver.wake),
         access=_access(settings),
+        throttle=throttle,
         budget=ByteBudget(settings.queue_bytes),
         deriver=deriver,
         hub=hub,
@@ -158,6 +174,7 @@ async def running(application: Application) -> AsyncGenerator[Service]:
             if service.settings.derive:
                 group.create_task(service.deriver.run())
             group.create_task(service.retention.run(service.hub.closed))
+            group.create_task(service.throttle.run(service.store, service.hub.closed))
             group.create_task(_reload(service))
             if service.store.notifies:
                 group.create_task(_hear(service))
@@ -244,13 +261,13 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
         log_config=None,
         access_log=False,
         lifespan="off",
-        http="httptools",
+        http=Listener,
         timeout_graceful_shutdown=int(settings.drain_s) or None,
         timeout_keep_alive=_KEEP_ALIVE_S,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
         ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
+        ssl_cert_reqs=_client_certificates(settings),
         server_header=False,
         date_header=False,
     )
@@ -262,35 +279,42 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
     try:
         async with running(application) as service, asyncio.TaskGroup() as group:
             if config.ssl is not None and settings.tls_certificate is not None:
-                files = (settings.tls_certificate, settings.tls_key)
-                group.create_task(_reload_tls(service, config.ssl, files))
+                group.create_task(_reload_tls(service, config.ssl, settings.tls_certificate))
             await _Server(config, service.hub.closed.set).serve(sockets=[bound])
             service.hub.closed.set()
     finally:
         bound.close()
 
 
-async def _reload_tls(service: Service, context: ssl.SSLContext, files: tuple[Path, Path | None]) -> None:
-    """Use a new certificate for new connections as soon as there is one; a bad one changes nothing."""
-    seen = [_changed(path) for path in files]
+def _client_certificates(settings: IngestSettings) -> ssl.VerifyMode:
+    if settings.tls_client_ca is None:
+        return ssl.CERT_NONE
+    return ssl.CERT_OPTIONAL if settings.tls_client_optional else ssl.CERT_REQUIRED
+
+
+async def _reload_tls(service: Service, context: ssl.SSLContext, cert: Path) -> None:
+    """Use new files for new connections as soon as there are any; bad ones change nothing.
+
+    A new authority is trusted beside the old one, which OpenSSL forgets with the process only.
+    """
+    key, authority = service.settings.tls_key, service.settings.tls_client_ca
+    watched, trusted = Watched(cert, key or cert), Watched(authority or cert)
     while not service.hub.closed.is_set():
-        now = [_changed(path) for path in files]
-        if now != seen:
-            seen = now
-            try:
-                context.load_cert_chain(*files)
-                _log.info("a new TLS certificate is in use")
-            except (OSError, ssl.SSLError) as error:
-                _log.error("the new TLS certificate cannot be used, the old one stays: %s", error)
+        if watched.changed():
+            _try("TLS certificate", lambda: context.load_cert_chain(cert, key))
+        if trusted.changed() and authority is not None:
+            _try("authority of clients", lambda: context.load_verify_locations(authority))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(service.hub.closed.wait(), _RELOAD_S)
 
 
-def _changed(path: Path | None) -> int:
+def _try(what: str, load: Callable[[], None]) -> None:
     try:
-        return path.stat().st_mtime_ns if path else 0
-    except OSError:
-        return 0
+        load()
+    except (OSError, ssl.SSLError) as error:
+        _log.error("the new %s cannot be used, the old one stays: %s", what, error)
+    else:
+        _log.info("a new %s is in use", what)
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,6 @@
 """From posted bytes to a stored turn and an answer: the write path, without HTTP.
 
-    bytes → envelope (400) → tenant (403) → judgement (422, kept) → store (502, 503) → 202
+    bytes → envelope (400) → tenant (403) → its limits (429) → judgement (422, kept) → store (502, 503) → 202
 
 ``prepare`` is pure: the time and the random bytes are arguments. A turn that cannot be
 processed is stored as rejected before it is refused, and never takes its id.
@@ -18,12 +18,14 @@ from ingest.access import AccessError, Principal, TenantNameError
 from ingest.envelope import Envelope, EnvelopeError, decode
 from ingest.ids import RANDOM_BYTES, uuid7
 from ingest.judgement import PROVIDERS, unprocessable
+from ingest.limits import Overrun
 from ingest.metrics import Metrics, WriteStatus, provider_label
 from ingest.rawonly import with_reduction
 from ingest.store.connection import BusyError, StoreError
 from ingest.store.rows import Body, Fate, NewTurn, Put, Source, State
 from ingest.store.store import Store
 from ingest.store.turns import CONFLICT, digest_of, packed
+from ingest.throttle import Throttle
 from ingest.transcript import Transcript
 
 RAW_RESPONSE_CAP: Final = 8_388_608
@@ -35,7 +37,8 @@ _INLINE_BYTES: Final = 256 * 1024
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What the producer is told. ``error`` is empty for 202; ``id`` is the stored turn's,
-    ``request_id`` the producer's own, each if there is one.
+    ``request_id`` the producer's own, each if there is one. ``overrun`` is why it is a 429,
+    and ``tenant`` whose.
     """
 
     status: int
@@ -46,6 +49,16 @@ class Answer:
     request_id: str = ""
     duplicate: bool = False
     reused: bool = False
+    tenant: str = ""
+    overrun: Overrun | None = None
+
+
+Allow = Callable[[str, int], Overrun | None]
+"""Whether a turn of so many bytes of a tenant may pass, or why not."""
+
+
+def allow_all(_tenant: str, _size: int) -> None:
+    """No limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +90,10 @@ class Prepared:
     stamps: tuple[tuple[str, str], ...] = ()
 
 
-def prepare(posted: Posted, writer: Principal, project: str, at: Stamp) -> Prepared | Answer:
-    """The turn to store (accepted or rejected), or the refusal of an envelope that is none."""
+def prepare(
+    posted: Posted, writer: Principal, project: str, at: Stamp, *, allow: Allow = allow_all
+) -> Prepared | Answer:
+    """The turn to store (accepted or rejected), or the refusal of one that is not stored."""
     try:
         envelope = decode(posted.body)
     except EnvelopeError as error:
@@ -91,6 +106,8 @@ def prepare(posted: Posted, writer: Principal, project: str, at: Stamp) -> Prepa
         return Answer(
             status=403, outcome=WriteStatus.REJECT_ACCESS, provider=envelope.provider, error=str(error)
         )
+    if overrun := allow(tenant, len(posted.body)):
+        return _over(overrun, tenant, envelope.provider, posted.key or envelope.facts.request_id or "")
     reduction = with_reduction(envelope, datetime.fromtimestamp(at.now_us / 1e6, UTC))
     return Prepared(_turn(reduction.envelope, posted, tenant, project, at), reduction.stamps)
 
@@ -101,6 +118,18 @@ def _no_envelope(error: str, provider: str = "") -> Answer:
         outcome=WriteStatus.REJECT_ENVELOPE,
         provider=provider,
         error=f"invalid envelope: {error}",
+    )
+
+
+def _over(overrun: Overrun, tenant: str, provider: str = "", request_id: str = "") -> Answer:
+    return Answer(
+        status=429,
+        outcome=WriteStatus.REJECT_QUOTA,
+        provider=provider,
+        request_id=request_id,
+        error=f'tenant "{tenant}" is over its limit: {overrun.words}',
+        tenant=tenant,
+        overrun=overrun,
     )
 
 
@@ -140,13 +169,15 @@ def _turn(envelope: Envelope, posted: Posted, tenant: str, project: str, at: Sta
 
 
 def prepare_transcript(
-    transcript: Transcript, size: int, writer: Principal, project: str, at: Stamp
+    transcript: Transcript, size: int, writer: Principal, project: str, at: Stamp, *, allow: Allow = allow_all
 ) -> Prepared | Answer:
     """The row of a transcript, under the writer's own tenant."""
     try:
         tenant = writer.tenant("")
     except AccessError as error:
         return Answer(status=403, outcome=WriteStatus.REJECT_ACCESS, error=str(error))
+    if overrun := allow(tenant, size):
+        return _over(overrun, tenant)
     turn = NewTurn(
         id=uuid7(at.now_us // 1000, at.random),
         tenant=tenant,
@@ -208,7 +239,10 @@ def _downstream(error: StoreError, turn: NewTurn) -> Answer:
 class Intake:
     """Takes posted turns into the store and counts what became of each."""
 
-    def __init__(self, store: Store, metrics: Metrics, project: str, stored: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, throttle: Throttle, project: str, stored: Callable[[], None]
+    ) -> None:
+        self._throttle = throttle
         self._stored = stored
         self._store = store
         self._metrics = metrics
@@ -218,7 +252,8 @@ class Intake:
         """Store what can be stored, in one commit; one answer for each of ``posts``."""
 
         def work() -> list[Prepared | Answer]:
-            return [prepare(post, writer, self._project, stamp()) for post in posts]
+            allow = self._throttle.allow
+            return [prepare(post, writer, self._project, stamp(), allow=allow) for post in posts]
 
         sizes = [len(post.body) for post in posts]
         prepared = await asyncio.to_thread(work) if sum(sizes) > _INLINE_BYTES else work()
@@ -226,7 +261,8 @@ class Intake:
 
     async def take_transcript(self, transcript: Transcript, size: int, writer: Principal) -> Answer:
         """Store a transcript."""
-        prepared = prepare_transcript(transcript, size, writer, self._project, stamp())
+        allow = self._throttle.allow
+        prepared = prepare_transcript(transcript, size, writer, self._project, stamp(), allow=allow)
         return (await self._keep([prepared], [size]))[0]
 
     async def _keep(self, prepared: Sequence[Prepared | Answer], sizes: Sequence[int]) -> list[Answer]:
@@ -248,13 +284,17 @@ class Intake:
             return [_downstream(error, turn) for turn in turns]
         self._stored()
         took = time.perf_counter() - began
-        for turn in turns:
+        for turn, put in zip(turns, puts, strict=True):
             self._metrics.dag_write.labels(provider_label(turn.provider)).observe(took)
+            if put.id == turn.id:  # not one that was there already
+                self._throttle.kept(turn)
         return [settle(turn, put) for turn, put in zip(turns, puts, strict=True)]
 
     def _count(self, answer: Answer, body_bytes: int) -> None:
         provider = provider_label(answer.provider)
         self._metrics.writes.labels(provider, answer.outcome).inc()
+        if answer.overrun is not None:
+            self._throttle.refused(answer.tenant, answer.overrun.excess)
         if answer.status == 202:  # noqa: PLR2004 -- the contract's word for stored
             self._metrics.body_bytes.labels(provider).observe(body_bytes)
             if answer.duplicate:

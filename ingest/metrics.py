@@ -10,6 +10,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.judgement import PROVIDERS
+from ingest.limits import Excess
 
 _SIZES: Final = tuple(256.0 * 2.6085**step for step in range(14))
 
@@ -79,6 +80,12 @@ class Metrics:
             "New turns under a request id that had another body before.",
             registry=registry,
         )
+        self.throttled = Counter(
+            "steno_ingest_throttled_turns_total",
+            "Turns answered 429, by the limit their tenant was over.",
+            ("limit",),
+            registry=registry,
+        )
         self.derived = Counter(
             "steno_ingest_derived_turns_total", "Turns derived.", ("result",), registry=registry
         )
@@ -93,5 +100,7 @@ class Metrics:
                 self.writes.labels(provider, status)
             self.dag_write.labels(provider)
             self.body_bytes.labels(provider)
+        for excess in Excess:
+            self.throttled.labels(excess)
         for result in ("ok", "failed"):
             self.derived.labels(result)

@@ -38,6 +38,7 @@ _REASONS: Final = {
     404: "There is no such thing here.",
     413: "The body is too large.",
     422: "The turn cannot be processed; it was kept as rejected.",
+    429: "The tenant is over a limit; Retry-After says when to come again.",
     502: "Too much is waiting; send it again later.",
     503: "The store is away; send it again later.",
 }

@@ -12,7 +12,7 @@ from ingest_client.payload import TurnPayload
 _ENCODER: Final = msgspec.json.Encoder()
 ACTIONS: Final = {
     400: "correct the envelope; the same body will be refused again",
-    401: "send Authorization: Bearer <key>",
+    401: "send Authorization: Bearer <key>, or show a client certificate that a key names",
     403: "use a credential that is good for this tenant",
     404: "check the identifier and the tenant of the credential",
     413: "make the body smaller; it will be refused again",

@@ -65,7 +65,7 @@ ROUTES: Final = (
         takes=TurnPayload,
         gives=Accepted,
         status=202,
-        refusals=(400, 401, 403, 413, 422, 502, 503),
+        refusals=(400, 401, 403, 413, 422, 429, 502, 503),
     ),
     Row(
         method="POST",
@@ -86,7 +86,7 @@ ROUTES: Final = (
         takes=TranscriptPayload,
         gives=TranscriptAnswer,
         status=202,
-        refusals=(400, 401, 403, 413, 502, 503),
+        refusals=(400, 401, 403, 413, 429, 502, 503),
     ),
     Row(
         method="GET",

@@ -12,6 +12,7 @@ from ingest.metrics import Metrics
 from ingest.retention import Retention
 from ingest.settings import IngestSettings
 from ingest.store.store import Store
+from ingest.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Service:
     metrics: Metrics
     intake: Intake
     access: Access
+    throttle: Throttle
     budget: ByteBudget
     deriver: Deriver
     hub: Hub

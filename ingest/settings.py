@@ -27,10 +27,12 @@ class IngestSettings:
     drain_s: float = 20.0  # 0 … 600: less than Kubernetes' 30 s
     derive: bool = True
     keys_file: Path | None = None  # None: open to everybody, on loopback only
+    limits_file: Path | None = None  # YAML, read again when it changes; None: no limits per tenant
     retention: tuple[Rule, ...] = ()  # accepted turns are kept for good, rejected ones 30 days
     tls_certificate: Path | None = None  # PEM; read again when it changes
     tls_key: Path | None = None
     tls_client_ca: Path | None = None  # clients must then show a certificate of this authority
+    tls_client_optional: bool = False  # or may come without one, with a key: probes have no certificate
     listen_anywhere: bool = False  # allow an open service beyond loopback, on purpose
 
     def __post_init__(self) -> None:
@@ -40,10 +42,19 @@ class IngestSettings:
             for name, (low, high) in RANGES.items()
             if not low <= getattr(self, name) <= high
         ]
+        for name, needs in _NEEDS.items():
+            if getattr(self, name) and not getattr(self, needs):
+                problems.append(f"{name} needs {needs}")
         if problems:
             raise ValueError("; ".join(problems))
 
 
+_NEEDS: Final = {
+    "tls_key": "tls_certificate",
+    "tls_client_ca": "tls_certificate",
+    "tls_client_optional": "tls_client_ca",
+}
+"""Without what they need these would do nothing, and nobody would notice."""
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "max_body_bytes": (1024, 1 << 30),
     "queue_jobs": (1, 1_000_000),

@@ -1,5 +1,6 @@
 """The handlers that take turns in."""
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -23,6 +24,8 @@ from ingest.metrics import WriteStatus, provider_label
 from ingest.replies import Accepted, BatchAnswer, BatchResult, TranscriptAnswer, refuse, reply
 from ingest.service import Service
 
+CERTIFICATE: Final = "certificate_names"
+"""Member of the request's state: the names of the verified certificate that the client showed."""
 OVERSIZE: Final = "request body exceeds the ingest size limit"
 BATCH_TURNS: Final = 1000
 """Most turns of one batch."""
@@ -40,7 +43,9 @@ def service_of(request: Request) -> Service:
 
 def principal_of(request: Request, role: Role) -> Principal:
     """Whoever sent the request. Raises UnauthenticatedError and AccessError."""
-    principal = service_of(request).access.principal(request.headers.get("authorization", ""))
+    principal = service_of(request).access.principal(
+        request.headers.get("authorization", ""), getattr(request.state, CERTIFICATE, frozenset())
+    )
     principal.require(role)
     return principal
 
@@ -99,12 +104,18 @@ def _answered(answer: Answer) -> Response:
     """The contract's answer; what it has no member for goes into headers."""
     headers = {"steno-turn-id": answer.id} if answer.id else {}
     if answer.status != _ACCEPTED:
-        return refuse(answer.status, answer.error, headers)
+        return refuse(answer.status, answer.error, headers | _later(answer))
     if answer.duplicate:
         headers["steno-duplicate"] = "true"
     if answer.reused:
         headers["steno-request-id-reused"] = "true"
     return reply(Accepted(), _ACCEPTED, headers)
+
+
+def _later(*answers: Answer) -> dict[str, str]:
+    """When to come again, if any of the answers asks for a wait of its own: whole seconds, rounded up."""
+    waits = [answer.overrun.wait_s for answer in answers if answer.overrun is not None]
+    return {"retry-after": str(max(1, math.ceil(max(waits))))} if waits else {}
 
 
 async def post_batch(request: Request) -> Response:
@@ -140,10 +151,11 @@ def _batch_answered(answers: Sequence[Answer]) -> Response:
         errors=[answer.error for answer in refused],
         results=results,
     )
+    later = _later(*refused)
     if len(refused) < len(answers):
-        return reply(value, _ACCEPTED)
+        return reply(value, _ACCEPTED, later)
     permanent = all(answer.status in _PERMANENT for answer in refused)
-    return reply(value, 422) if permanent else reply(value, 503, {"retry-after": "2"})
+    return reply(value, 422) if permanent else reply(value, 503, {"retry-after": "2"} | later)
 
 
 async def post_transcript(request: Request) -> Response:
@@ -158,7 +170,7 @@ async def _take_transcript(request: Request, body: bytes, writer: Principal) -> 
         return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
     answer = await service_of(request).intake.take_transcript(found, len(body), writer)
     if answer.status != _ACCEPTED:
-        return refuse(answer.status, answer.error)
+        return refuse(answer.status, answer.error, _later(answer))
     value = TranscriptAnswer(
         status="accepted", deduped=answer.duplicate, records=found.count, agent_id=found.agent_id
     )

@@ -50,7 +50,9 @@ def ingest_settings(values: Mapping[str, object]) -> IngestSettings:
         tls_certificate=cast("Path | None", values["ingest.tls_cert_file"]),
         tls_key=cast("Path | None", values["ingest.tls_key_file"]),
         tls_client_ca=cast("Path | None", values["ingest.tls_client_ca_file"]),
+        tls_client_optional=cast("bool", values["ingest.tls_client_optional"]),
         listen_anywhere=cast("bool", values["ingest.listen_anywhere"]),
+        limits_file=cast("Path | None", values["ingest.limits_file"]),
         retention=_retention(cast("Path | None", values["ingest.retention_file"])),
     )
 

@@ -279,7 +279,8 @@ ROWS: Final = (
         path="ingest.keys_file",
         kind=File(),
         default="",
-        help="JSON of API keys (SHA-256), each with its tenants and roles. Read again when it changes.",
+        help="JSON of API keys (SHA-256) and client certificates, each with tenants and roles. Read again "
+        "when it changes.",
         reason="none: open to everybody, and then on loopback only",
     ),
     Row(
@@ -304,11 +305,26 @@ ROWS: Final = (
         reason="none: keys tell who speaks",
     ),
     Row(
+        path="ingest.tls_client_optional",
+        kind=Switch(),
+        default="false",
+        help="Let clients without a certificate in, too. They then need an API key.",
+        reason="a listener with client authorities asks for a certificate; probes often have none",
+    ),
+    Row(
         path="ingest.listen_anywhere",
         kind=Switch(),
         default="false",
         help="Listen beyond loopback although there are no keys.",
         reason="turns are other people's words: nobody opens them to a network by accident",
+    ),
+    Row(
+        path="ingest.limits_file",
+        kind=File(),
+        default="",
+        help="YAML list of tenant, turns_per_s, burst_turns, bytes_per_s, burst_bytes, stored_bytes: what is "
+        "beyond them is answered 429. Read again when it changes.",
+        reason="none: no limits",
     ),
     Row(
         path="ingest.retention_file",
