@@ -15,6 +15,7 @@ from pathlib import Path
 
 import apsw
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -31,6 +32,8 @@ EXAMPLES = int(os.environ.get("STENO_T8_EXAMPLES", "400"))
 STEPS = 50
 LARGE = 1 << 30
 TENANTS = ("a", "b", "c")
+
+pytestmark = pytest.mark.timeout(120 + EXAMPLES)
 
 
 @dataclass
