@@ -96,9 +96,9 @@ class Stream:
         self, acceptor: StreamAcceptor, initial_metadata: Mapping[str, str], counters: TransportCounters
     ) -> None:
         self.finished = False
+        self.observing = False  # whether the last message came from a peer that reads no answers
         self._counters = counters
         self._modes: BodyModes | None = None
-        self._observing = False
         self._request_over = False
         self._end: StreamEnd | None = None
         counters.streams_opened += 1
@@ -109,25 +109,25 @@ class Stream:
         except Exception:  # noqa: BLE001 -- the stream must be answered even so
             self._fault("a stream was accepted, but not captured: the handler could not be made")
 
-    @property
-    def observing(self) -> bool:
-        """Whether the last message came from a peer in observability mode, which reads no answers."""
-        return self._observing
-
     def receive(self, message: bytes) -> Sequence[bytes]:
-        """Take one serialised message; return the serialised answers to write now."""
-        self._counters.messages += 1
-        self._counters.message_bytes += len(message)
+        """Take one serialised message; return the serialised answers to write now. The hot path."""
+        counters = self._counters
+        counters.messages += 1
+        counters.message_bytes += len(message)
         event = decode(message)
         if isinstance(event, Undecodable):
             self._undecodable(event, message)
             return _NOTHING
+        self.observing = event.observe
         if event.modes is not None:
             self._modes = event.modes
         if event.side is Side.REQUEST and _is_last(event):
             self._request_over = True
-        self._observing = event.observe
-        return self._answers(event)
+        try:
+            commands = self._receiver.receive(event)
+            return self._encoded(commands) if commands else _NOTHING
+        except Exception:  # noqa: BLE001 -- whatever breaks above must not reach the user's traffic
+            return self._uncaptured(event)
 
     def ended(self, end: StreamEnd) -> None:
         """The RPC is over: tell the handler. Its first fault outweighs ``end``."""
@@ -140,26 +140,21 @@ class Stream:
         except Exception:  # noqa: BLE001 -- one stream's fault stays its own
             self._fault("the handler failed at the end of its stream")
 
-    def _answers(self, event: Message) -> Sequence[bytes]:
-        """The handler's answers, or, from its first fault on, the pass-through ones."""
-        try:
-            return self._encoded(self._receiver.receive(event))
-        except Exception:  # noqa: BLE001 -- whatever breaks above must not reach the user's traffic
-            self._fault("the handler failed; the stream goes on uncaptured")
-            self._end = StreamEnd.ERROR
-            self._receiver = PassThrough(self._modes, request_over=self._request_over)
-            return self._encoded(self._receiver.receive(event))
+    def _uncaptured(self, event: Message) -> Sequence[bytes]:
+        """The handler has failed: answer as if there were none, from this message on."""
+        self._fault("the handler failed; the stream goes on uncaptured")
+        self._end = StreamEnd.ERROR
+        self._receiver = PassThrough(self._modes, request_over=self._request_over)
+        return self._encoded(self._receiver.receive(event))
 
     def _encoded(self, commands: Sequence[Command]) -> Sequence[bytes]:
         """Serialised answers, up to the first ``Finish``; none for a peer that reads none."""
-        if not commands:
-            return _NOTHING
         answers: list[bytes] = []
         for command in commands:
             if isinstance(command, Finish):
                 self.finished = True
                 break
-            if not self._observing:
+            if not self.observing:
                 answers.append(encode(command))
         self._counters.answers += len(answers)
         return answers
@@ -169,9 +164,9 @@ class Stream:
         self._counters.undecodable[why] += 1
         _log.warning(
             "a message could not be decoded",
-            extra={"reason": why.value, "bytes": len(message), "observing": self._observing},
+            extra={"reason": why.value, "bytes": len(message), "observing": self.observing},
         )
-        if not self._observing:
+        if not self.observing:
             self.finished = True
             self._end = StreamEnd.ERROR
 

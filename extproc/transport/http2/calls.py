@@ -22,6 +22,10 @@ from extproc.wire import (
 class Reply(Protocol):
     """How a call answers. May be used until the call is over."""
 
+    def observed(self, observing: bool) -> None:
+        """Say whether the peer waits for no answer; until the first time it is thought to wait."""
+        ...
+
     def message(self, message: bytes) -> None:
         """Send one message."""
         ...
@@ -33,11 +37,6 @@ class Reply(Protocol):
 
 class Call(Protocol):
     """One RPC."""
-
-    @property
-    def observing(self) -> bool:
-        """Whether the peer waits for no answer."""
-        ...
 
     def receive(self, message: bytes) -> None:
         """A message has come."""
@@ -59,21 +58,23 @@ class Call(Protocol):
 class ProcessCall:
     """An ext_proc stream."""
 
-    __slots__ = ("_reply", "_stream", "observing")
+    __slots__ = ("_observing", "_reply", "_stream")
 
     def __init__(
         self, opened: Opened, reply: Reply, acceptor: StreamAcceptor, counters: TransportCounters
     ) -> None:
-        self.observing = False
+        self._observing = False
         self._reply = reply
         self._stream = Stream(acceptor, opened.metadata, counters)
 
     def receive(self, message: bytes) -> None:
-        """Give it to the stream; write what that answers."""
+        """Give it to the stream; write what that answers. The hot path."""
         stream = self._stream
         for answer in stream.receive(message):
             self._reply.message(answer)
-        self.observing = stream.observing
+        if stream.observing is not self._observing:
+            self._observing = stream.observing
+            self._reply.observed(self._observing)
         if stream.finished:
             self.peer_ended()
 
@@ -92,8 +93,6 @@ class ProcessCall:
 
 class CheckCall:
     """``grpc.health.v1.Health/Check``."""
-
-    observing = False
 
     def __init__(self, health: Health, reply: Reply) -> None:
         self._health = health
@@ -125,8 +124,6 @@ class CheckCall:
 
 class WatchCall:
     """``grpc.health.v1.Health/Watch``: the status now, and at every change."""
-
-    observing = False
 
     def __init__(self, health: Health, reply: Reply) -> None:
         self._health = health

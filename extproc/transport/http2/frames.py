@@ -56,6 +56,8 @@ class ErrorCode(IntEnum):
 
 # Length in two parts (24 bits), kind, flags, stream.
 HEADER: Final = Struct(">HBBBI")
+# Length and kind as one number, flags, stream; and the prefix of a message: compressed, length.
+MESSAGE_HEADER: Final = Struct(">IBIBI")
 _U32: Final = Struct(">I")
 _SETTING: Final = Struct(">HI")
 _GOAWAY: Final = Struct(">II")

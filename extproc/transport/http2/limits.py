@@ -1,32 +1,10 @@
-"""What one connection may cost, and the reasons for which it is ended."""
+"""What one connection may cost."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum, unique
+
+from extproc.transport.reasons import Reason
 
 MIB = 1024 * 1024
-
-
-@unique
-class Reason(StrEnum):
-    """Why a connection was ended by us: debug data of the GOAWAY, and metric labels."""
-
-    PROTOCOL = "protocol"
-    FLOW_CONTROL = "flow_control"
-    FRAME_SIZE = "frame_size"
-    STREAM_CLOSED = "stream_closed"
-    COMPRESSION = "compression"
-    HEADER_LIST = "header_list"
-    CONTINUATION_FLOOD = "continuation_flood"
-    SETTINGS_FLOOD = "settings_flood"
-    PING_FLOOD = "ping_flood"
-    RESET_FLOOD = "reset_flood"
-    EMPTY_FRAME_FLOOD = "empty_frame_flood"
-    WINDOW_UPDATE_FLOOD = "window_update_flood"
-    IDLE_FRAME_FLOOD = "idle_frame_flood"
-    STREAM_ERROR_FLOOD = "stream_error_flood"
-    UNREAD_ANSWERS = "unread_answers"
-    SLOW_PREFACE = "slow_preface"
-    NO_ALPN = "no_alpn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +16,14 @@ class Bucket:
 
 
 # Envoy pings once a second and sets its settings once. Many users may leave at once, so
-# resets of streams that had messages are cheap; streams that were opened only to be
-# reset (rapid reset) are counted against a bucket of their own. A peer that reads small
-# answers updates windows often.
+# resets of streams that had messages are cheap, but not free; streams that were opened
+# only to be reset (rapid reset) are counted against a smaller bucket of their own. A peer
+# that reads small answers updates windows often.
 _BUCKETS: dict[Reason, Bucket] = {
     Reason.SETTINGS_FLOOD: Bucket(100, 10),
     Reason.PING_FLOOD: Bucket(500, 100),
-    Reason.RESET_FLOOD: Bucket(1_000, 200),
+    Reason.RESET_FLOOD: Bucket(1_000, 50),
+    Reason.USED_RESET_FLOOD: Bucket(20_000, 2_000),
     Reason.EMPTY_FRAME_FLOOD: Bucket(1_000, 100),
     Reason.WINDOW_UPDATE_FLOOD: Bucket(20_000, 5_000),
     Reason.IDLE_FRAME_FLOOD: Bucket(1_000, 100),
@@ -56,8 +35,11 @@ _BUCKETS: dict[Reason, Bucket] = {
 class Limits:
     """Budgets of one connection. Windows must not be under HTTP/2's first 65,535 bytes.
 
+    ``connection_window``: at most; ``memory`` says how much a connection really is promised.
+
     ``held_bytes``: parts of messages that are not whole yet; above the largest message.
-    ``unread_bytes``: answers that the peer does not let us send.
+    ``unread_bytes``: answers that the peer does not let us send. ``process_bytes``: what all
+    connections of a server may hold together (``extproc.transport.http2.memory``).
     """
 
     stream_window: int = MIB
@@ -66,6 +48,7 @@ class Limits:
     unread_bytes: int = 128 * MIB
     header_bytes: int = 64 * 1024
     header_frames: int = 32
+    process_bytes: int = 256 * MIB
     streams: int = 50_000
     preface_s: float = 10.0
     buckets: dict[Reason, Bucket] = field(default_factory=lambda: _BUCKETS)

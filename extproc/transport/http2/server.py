@@ -7,7 +7,6 @@ import asyncio
 import socket
 import ssl
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
@@ -15,8 +14,10 @@ from extproc.transport.base import ServerTls, StreamAcceptor, TransportCounters
 from extproc.transport.binding import GenerationSocket, probe
 from extproc.transport.health import Health
 from extproc.transport.http2.calls import methods
-from extproc.transport.http2.limits import Limits, Reason
-from extproc.transport.http2.protocol import Context, ServerProtocol
+from extproc.transport.http2.context import Context
+from extproc.transport.http2.limits import Limits
+from extproc.transport.http2.memory import Memory
+from extproc.transport.http2.protocol import ServerProtocol
 
 _BACKLOG = 1024
 _PATIENCE_S = 1.0
@@ -45,7 +46,14 @@ class Http2Transport:
         self._address = address
         self._tls = tls
         self._reuse_port = reuse_port
-        self._context = Context(methods(acceptor, self.counters, self.health), limits or Limits(), rest_s)
+        limits = limits or Limits()
+        self._context = Context(
+            methods(acceptor, self.counters, self.health),
+            limits,
+            Memory(limits.process_bytes),
+            self.counters,
+            rest_s,
+        )
         self._servers: list[asyncio.Server] = []
         self._socket: GenerationSocket | None = None
         self._stopping = False
@@ -54,11 +62,6 @@ class Http2Transport:
     def address(self) -> Address:
         """Where it listens; after ``start`` with the port that was really bound."""
         return self._address
-
-    @property
-    def broken_connections(self) -> Counter[Reason]:
-        """How many connections were ended with a GOAWAY, by reason."""
-        return self._context.broken
 
     async def start(self) -> None:
         """Bind and accept. Raises ``AddressError`` when the address cannot be had."""

@@ -38,13 +38,18 @@ TRANSITIONS: Mapping[tuple[State, Change], State] = {
 
 
 class StreamRecord:
-    """What a connection knows about one stream."""
+    """What a connection knows about one stream.
+
+    ``plain``: its next DATA frame, if it is one whole message, needs no thought: the
+    stream is open, had a message before, is within no message and promised no length.
+    """
 
     __slots__ = (
         "answered",
         "expected_bytes",
         "id",
         "outbox",
+        "plain",
         "reader",
         "receive_window",
         "send_window",
@@ -56,6 +61,7 @@ class StreamRecord:
     def __init__(self, stream_id: int, receive_window: int, send_window: int) -> None:
         self.id = stream_id
         self.state = State.OPEN
+        self.plain = False
         self.receive_window = receive_window
         self.send_window = send_window
         self.used = False  # whether any whole message has come
@@ -64,3 +70,9 @@ class StreamRecord:
         self.reader: MessageReader | None = None
         self.outbox: bytearray | None = None
         self.status: bytes | None = None  # the trailers that follow the outbox
+
+    def move(self, change: Change) -> State:
+        """Change the state as the table says; returns the new one."""
+        self.plain = False
+        self.state = TRANSITIONS[self.state, change]
+        return self.state

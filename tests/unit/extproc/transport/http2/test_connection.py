@@ -8,8 +8,9 @@ from extproc.transport.http2 import frames
 from extproc.transport.http2.connection import Connection
 from extproc.transport.http2.frames import ErrorCode
 from extproc.transport.http2.happenings import Arrived, Gone, Opened, PeerEnded
-from extproc.transport.http2.limits import Limits, Reason
+from extproc.transport.http2.limits import Limits
 from extproc.transport.http2.messages import Status
+from extproc.transport.reasons import Reason
 from tests.unit.extproc.transport.http2.client import (
     GREETING,
     PATH,
