@@ -15,6 +15,7 @@ from capture.outcomes import Outcome, State
 from capture.routes import Provider
 from extproc.exchange import Captured
 from extproc.transport.base import TransportCounters
+from extproc.transport.reasons import Reason
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Record
 
@@ -152,3 +153,11 @@ class _Traffic:
         for reason, count in counters.undecodable.items():
             undecodable.add_metric([reason.value], count)
         yield undecodable
+        broken = CounterMetricFamily(
+            "steno_extproc_connections_broken",
+            "Connections that the http2 transport ended with a GOAWAY, by what it said.",
+            labels=("reason",),
+        )
+        for why in Reason:
+            broken.add_metric([why.value], counters.broken_connections[why])
+        yield broken
