@@ -6,6 +6,7 @@
 Whatever the chunking, the turn is the same.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -20,10 +21,17 @@ from capture.framing.eventstream import EventStreamFramer
 from capture.framing.json_array import JsonArrayFramer
 from capture.framing.ndjson import NdjsonFramer
 from capture.framing.sse import MAX_LINE_BYTES, SseFramer
+from capture.held import held_bytes
 from capture.turn import Damage, Diagnostic, Dialect, Ending, Refused, Turn
 
 BATCH_BYTES: Final = 16 * 1024
 """Unread bytes are parsed when there are this many: one call for some eighty events."""
+
+SLICE_BYTES: Final = 256 * 1024
+"""Text that is read in one go: even events of nothing take milliseconds."""
+
+FEED_SLICES: Final = 2
+"""Slices that one ``feed`` reads at most. What a compressed chunk leaves unread waits for ``work``."""
 
 _SPACE: Final = b" \t\r\n"
 
@@ -61,8 +69,11 @@ class ResponseReducer:
         "_framing",
         "_pending",
         "_pending_bytes",
+        "_read_out",
         "_request",
         "_truncated",
+        "_unread",
+        "_unread_bytes",
         "decoded_bytes",
     )
 
@@ -78,33 +89,62 @@ class ResponseReducer:
         self._document: list[bytes] = []
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self._unread: Iterator[bytes] | None = None
+        self._unread_bytes = 0
+        self._read_out = False
         self._failure: Undecodable | None = None
         self._truncated = False
         self.decoded_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Append the next bytes of the body."""
+        """Append the next bytes of the body. Takes milliseconds at most, whatever they are."""
         self._pending.append(data)
         self._pending_bytes += len(data)
         if self._pending_bytes >= BATCH_BYTES:
-            self._read_pending()
+            for _ in range(FEED_SLICES):
+                if not self.work():
+                    break
+
+    def work(self) -> bool:
+        """Read one slice of what was fed. True: there may be more to read."""
+        text = self._next_slice()
+        if text is not None:
+            self._read(text)
+        return text is not None
 
     def snapshot(self) -> Reduced:
         """The turn as it stands: for a checkpoint. Reduction goes on afterwards."""
-        self._read_pending()
+        self.work()
         return self._turn(Ending.OPEN)
+
+    def read_out(self) -> None:
+        """The body has ended: read the rest. Afterwards no decompressor is left, and it can be pickled."""
+        if self._read_out:
+            return
+        self._read_out = True
+        while self.work():
+            pass
+        if self._failure is None:
+            self._read_last()
+        self._coding = decoder("")
 
     def finish(self, ending: Ending) -> Reduced:
         """The body has ended. Call once; ``ending`` is COMPLETE or CUT."""
-        self._read_pending()
-        if self._failure is None:
-            self._read_last()
+        self.read_out()
         if self._framer is not None:
             self._events(self._framer.finish())
         else:
             document = self.document
             self._fold_for(document).document(document)
         return self._turn(ending)
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory this takes, without what it always takes."""
+        waiting = self._pending_bytes + self._unread_bytes
+        if self._framer is None:
+            return waiting + self.decoded_bytes
+        return waiting + held_bytes(self._framer) + held_bytes(self._fold)
 
     @property
     def document(self) -> bytes:
@@ -123,18 +163,42 @@ class ResponseReducer:
         except CodingError as error:
             self._failure = Undecodable(str(error))
 
-    def _read_pending(self) -> None:
-        if not self._pending:
-            return
-        data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+    def _next_slice(self) -> bytes | None:
+        """The next text to read; None: there is none."""
+        while self._failure is None:
+            if self._unread is None:
+                if not self._pending:
+                    return None
+                data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+                self._pending = []
+                self._unread_bytes, self._pending_bytes = self._pending_bytes, 0
+                self._unread = self._slices(data)
+            try:
+                return next(self._unread)
+            except StopIteration:
+                self._unread = None
+                self._unread_bytes = 0
+            except CodingError as error:
+                self._failure = Undecodable(str(error))
         self._pending = []
-        self._pending_bytes = 0
-        if self._failure is not None:
-            return
-        try:
-            self._read(self._coding.feed(data))
-        except CodingError as error:
-            self._failure = Undecodable(str(error))
+        self._pending_bytes = self._unread_bytes = 0
+        self._unread = None
+        return None
+
+    def _slices(self, data: bytes) -> Iterator[bytes]:
+        """The text of these bytes, joined from small pieces and cut from large ones."""
+        waiting: list[bytes] = []
+        size = 0
+        for piece in self._coding.pieces(data):
+            waiting.append(piece)
+            size += len(piece)
+            if size >= SLICE_BYTES:
+                text = b"".join(waiting)
+                waiting, size = [], 0
+                for start in range(0, len(text), SLICE_BYTES):
+                    yield text[start : start + SLICE_BYTES]
+        if size:
+            yield b"".join(waiting)
 
     def _read(self, data: bytes, *, whole: bool = False) -> None:
         """Take decoded bytes. Until the framing is settled they wait as the document."""

@@ -23,6 +23,7 @@ from capture.outcomes import Outcome
 from capture.reduce import ResponseFacts, ResponseReducer
 from capture.routes import Kind
 from capture.turn import Ending
+from extproc.budget import Account, Budget, ShedPart, closed_account
 from extproc.events import (
     Answer,
     AnswerBody,
@@ -65,7 +66,8 @@ class Captured:
     start of an answer with an error status, where policy keeps those.
     ``held`` are the bytes of an answer whose dialect is not known yet.
     ``request_ended`` says whether the whole request was seen; ``ending`` the same of
-    the response. ``turn_id`` is given when the open exchange is first written down
+    the response. ``truncated``: a budget kept only the answer's beginning; ``lost``: not even what is needed
+    for a turn, and nothing is kept any more. ``account`` is what all this holds of the budget. ``turn_id`` is given when the open exchange is first written down
     (``extproc.checkpoints``); empty: it never was. ``exchange_number`` names it to the supervisor
     (``extproc.reconcile.feed``); 0: it was not told of it.
     """
@@ -84,10 +86,23 @@ class Captured:
     held: bytearray = field(default_factory=bytearray)
     request_ended: bool = False
     truncated: bool = False
+    lost: bool = False
+    account: Account = field(default_factory=closed_account)
     ending: Ending = Ending.OPEN
     ended: Instant | None = None
     turn_id: str = ""
     exchange_number: int = 0
+
+    def release(self) -> None:
+        """Nobody reads this any more: the turn is kept, or counted."""
+        self.request.drop()
+        self.account.close()
+
+
+class RequestEnded(Struct, frozen=True):
+    """A large request is whole: it need not stay in memory until the answer has ended."""
+
+    request: RequestBody
 
 
 class Concluded(Struct, frozen=True):
@@ -97,13 +112,28 @@ class Concluded(Struct, frozen=True):
     outcome: Outcome | None
 
 
-Command: TypeAlias = Answer | Finish | Concluded
+Command: TypeAlias = Answer | Finish | RequestEnded | Concluded
 
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _PEEK_BYTES: Final = 256 * 1024
 """A request up to this size is decoded in the reader: about a millisecond."""
 _HELD_BYTES: Final = 16 * 1024 * 1024
 """Of an answer whose dialect the request must tell first."""
+SHELVE_BYTES: Final = 64 * 1024
+"""A request from this size on is worth a place of its own once it has ended."""
+
+_READ_AHEAD_BYTES: Final = 48 * 1024
+_FIRST_READ_BYTES: Final = 16 * 1024
+_CODED_READ_BYTES: Final = 2 * 1024
+"""Bytes of an answer that are read until its account is asked again: longer later, as the answer grows by
+halves; short where a byte may stand for a thousand."""
+_PENDING_BYTES: Final = 8 * 1024
+"""What the reducer has not parsed yet: half a batch on average."""
+_LOOKED_AT_FROM_BYTES: Final = 64 * 1024
+_USUAL_SHARE: Final = 4
+"""Of a short stream a quarter is taken to be kept (a token's frame is 20 to 50 times the token); a longer one
+is looked at, which takes some 50 µs."""
+_NO_LIMIT: Final = 1 << 62
 _NOTHING: Final[Sequence[Command]] = ()
 
 
@@ -113,16 +143,19 @@ class ExchangeRules:
 
     policies: PolicySource
     classifier: Classifier = field(default_factory=Classifier)
+    budget: Budget = field(default_factory=Budget)
 
 
 class Exchange:
     """The state machine of one stream."""
 
     __slots__ = (
+        "_answer_drawn",
         "_captured",
         "_finished",
         "_modes",
         "_observe",
+        "_read_to",
         "_request_passed",
         "_rules",
         "phase",
@@ -136,6 +169,8 @@ class Exchange:
         self._observe = True
         self._finished = False
         self._request_passed = False
+        self._read_to = 0
+        self._answer_drawn = 0
         self.phase = Phase.IDLE
         self.unexpected = 0
 
@@ -158,6 +193,8 @@ class Exchange:
             if not isinstance(event, StreamEnd):
                 self._take(event, before, at)
         answers = self._answer(event)
+        if step is Input.REQUEST_END and after is not None:
+            answers = (*answers, *self._end_request())
         if self.phase is Phase.CLOSED and before is not Phase.CLOSED:
             return (*answers, *self._conclude(event, step, at))
         if before is Phase.CLOSED and step is Input.REQUEST_END and not self._finished:
@@ -171,7 +208,7 @@ class Exchange:
             if event.side is Side.RESPONSE:
                 self._append_response(event.data)
             else:
-                self._captured.request.append(event.data)
+                self._append_request(event.data)
         elif isinstance(event, Headers):
             # Headers that come again must not begin anew: what was appended would be gone.
             if event.side is Side.REQUEST and before is Phase.IDLE:
@@ -200,7 +237,27 @@ class Exchange:
             self.phase = Phase.CLOSED
             return
         self._settle()
-        captured.reducer = reducer_for(captured)
+        if captured.account.refused or captured.request.over_budget:
+            return
+        if captured.classification.kind is not Kind.AMBIGUOUS:
+            captured.reducer = reducer_for(captured)
+
+    def _append_request(self, data: bytes) -> None:
+        request = self._captured.request
+        request.append(data)
+        if request.shed and not self._captured.lost:
+            self._lose()
+        elif request.over_budget:
+            self._drop_answer()
+
+    def _end_request(self) -> Sequence[Command]:
+        """What a complete request asks for. An ambiguous one that the reader may still have to read stays."""
+        request = self._captured.request
+        request.ended()
+        ambiguous = self._captured.classification.kind is Kind.AMBIGUOUS
+        if request.kept_bytes < SHELVE_BYTES or (ambiguous and request.kept_bytes <= _PEEK_BYTES):
+            return _NOTHING
+        return (RequestEnded(request),)
 
     def _settle(self) -> None:
         """Decide an ambiguous exchange, where its request is at hand, readable and small: a large or
@@ -216,19 +273,71 @@ class Exchange:
     def _append_response(self, data: bytes) -> None:
         captured = self._captured
         captured.response_bytes += len(data)
-        if captured.classification.kind is Kind.AMBIGUOUS and captured.status == OK:
-            if len(captured.held) + len(data) <= _HELD_BYTES:
-                captured.held += data
-            else:
-                captured.truncated = True
-        elif captured.reducer is None:
-            room = _ERROR_BODY_BYTES - len(captured.error_body)
-            if room > 0 and captured.policy.errors and captured.status != OK:
-                captured.error_body += data[:room]
-        elif captured.response_bytes <= captured.policy.response_budget_bytes:
+        if captured.response_bytes > self._read_to and not self._may_read(captured, len(data)):
+            return
+        if captured.reducer is not None:
             captured.reducer.feed(data)
         else:
-            captured.truncated = True
+            self._append_unreduced(captured, data)
+
+    @staticmethod
+    def _append_unreduced(captured: Captured, data: bytes) -> None:
+        """Hold what cannot be reduced yet, or the start of an error."""
+        if captured.classification.kind is Kind.AMBIGUOUS and captured.status == OK:
+            captured.truncated = captured.truncated or len(captured.held) + len(data) > _HELD_BYTES
+            if not captured.truncated:
+                captured.held += data
+        elif captured.policy.errors and captured.status != OK:
+            captured.error_body += data[: max(0, _ERROR_BODY_BYTES - len(captured.error_body))]
+
+    # -- shedding -------------------------------------------------------------
+
+    def _may_read(self, captured: Captured, size: int) -> bool:
+        """Whether the answer's next bytes can be kept; asked now and then, not for every chunk. What was
+        cut stays cut: a hole in the middle would make another answer of it.
+        """
+        if captured.truncated or captured.account.refused or captured.lost or captured.request.over_budget:
+            return False
+        before = captured.response_bytes - size
+        ahead = _ahead(captured, before)
+        wanted = _wanted(captured, before, size + ahead)
+        if captured.response_bytes > captured.policy.response_budget_bytes or not self._draw(
+            captured, wanted
+        ):
+            self._cut_answer(captured)
+            return False
+        self._read_to = min(captured.response_bytes + ahead, captured.policy.response_budget_bytes)
+        return True
+
+    def _draw(self, captured: Captured, wanted: int) -> bool:
+        more = wanted - self._answer_drawn
+        if more < 0:
+            captured.account.take(more)
+        elif not captured.account.draw(more, _part(captured)):
+            return False
+        self._answer_drawn = wanted
+        return True
+
+    def _cut_answer(self, captured: Captured) -> None:
+        """Keep the reduced prefix. A document has none."""
+        captured.truncated = True
+        self._read_to = 0
+        if captured.reducer is not None and not captured.reducer.is_stream:
+            self._lose()
+
+    def _lose(self) -> None:
+        """Not even the request, or a beginning of the answer, fits: keep nothing, read on."""
+        self._captured.lost = True
+        self._captured.request.drop()
+        self._drop_answer()
+
+    def _drop_answer(self) -> None:
+        captured = self._captured
+        captured.reducer = None
+        captured.held.clear()
+        captured.error_body.clear()
+        captured.account.take(-self._answer_drawn)
+        self._answer_drawn = self._read_to = 0
 
     # -- answering ------------------------------------------------------------
 
@@ -263,7 +372,10 @@ class Exchange:
         captured = self._captured
         captured.ended = at
         captured.ending = Ending.CUT if step is Input.STREAM_END else Ending.COMPLETE
-        concluded = Concluded(captured, _ending_outcome(captured, event))
+        outcome = _ending_outcome(captured, event)
+        if outcome is None and captured.lost:
+            outcome = Outcome.OVER_BUDGET
+        concluded = Concluded(captured, outcome)
         if step is Input.STREAM_END:
             return (concluded,)
         return (*self._finish(), concluded)
@@ -287,14 +399,43 @@ def _begin(rules: ExchangeRules, head: RequestHead, started: Instant) -> Capture
     classification = classify(head, rules.classifier)
     policy = rules.policies.snapshot(head)
     wanted = classification.kind is not Kind.NON_TURN and policy.capture
+    account = rules.budget.open(policy.tenant) if wanted else closed_account()
+    kept = wanted and not account.refused
     return Captured(
         policy=policy,
         head=head,
         classification=classification,
         envelope=read_envelope(head.headers),
         started=started,
-        request=RequestBody(policy.request_budget_bytes if wanted else None),
+        request=RequestBody(policy.request_budget_bytes if kept else None, account),
+        account=account,
+        lost=wanted and not kept,
     )
+
+
+def _ahead(captured: Captured, before: int) -> int:
+    """How many bytes of the answer to read until its account is asked again."""
+    if captured.response_headers.get("content-encoding"):
+        return max(_CODED_READ_BYTES, before // 2)
+    return max(_READ_AHEAD_BYTES, before // 2) if before else _FIRST_READ_BYTES
+
+
+def _wanted(captured: Captured, before: int, more: int) -> int:
+    """What the answer will hold when ``more`` bytes have been read: as densely as those ``before``."""
+    if not before:
+        return more
+    if captured.reducer is None:
+        return len(captured.held) + len(captured.error_body) + more
+    if captured.reducer.is_stream and before < _LOOKED_AT_FROM_BYTES:
+        held = before // _USUAL_SHARE
+    else:
+        held = captured.reducer.held_bytes
+    return held + held * more // before + _PENDING_BYTES
+
+
+def _part(captured: Captured) -> ShedPart:
+    document = captured.reducer is not None and not captured.reducer.is_stream
+    return ShedPart.DOCUMENT if document else ShedPart.ANSWER
 
 
 def reducer_for(captured: Captured) -> ResponseReducer | None:

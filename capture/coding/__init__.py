@@ -8,7 +8,7 @@ chunking, the text is the same. A body that is both corrupt and over the limit m
 refused for either reason.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Final
 
@@ -47,19 +47,25 @@ class ContentDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return the text they completed."""
-        self._check()
-        if not self._layers:
+        if not self._layers and self._failure is None:
             return data
+        text = BytesIO()  # gives its own buffer away: joining would hold everything twice
+        text.writelines(self.pieces(data))
+        return text.getvalue()
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Take the next bytes; give the text they completed piece by piece, each when it is asked for. Pieces
+        of coded bytes have some MiB at most, whatever the bytes say. Ask for all before the next bytes.
+        """
+        self._check()
         pieces: Iterable[bytes] = (data,)
         for layer in self._layers:
             pieces = layer.undo(pieces)
-        text = BytesIO()  # gives its own buffer away: joining would hold everything twice
         try:
-            text.writelines(pieces)
+            yield from pieces
         except CodingError as error:
             self._failure = error
             raise
-        return text.getvalue()
 
     def finish(self) -> bytes:
         """The body has ended. Nothing is ever held back for the end, so no text is left."""
