@@ -7,13 +7,17 @@ Start: spool (what an earlier process left is there again), delivery, pipeline, 
 transport last. Stop, in the same direction: the transport accepts no more and lets
 open streams end, the checkpointer stops, the pipeline drains into the spool, delivery gets
 what is left of the drain time, and what it could not deliver stays on disk.
+
+A worker that is replaced has more time: everything goes on until its last stream has ended, and
+only then does it stop. The address has another generation's listener meanwhile.
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +25,7 @@ from capture.outcomes import State
 from extproc.admin import AdminPages, AdminServer
 from extproc.checkpoints import Checkpointer
 from extproc.exchange import ExchangeRules, Instant
+from extproc.generation import last_metrics_file
 from extproc.metrics import WorkerMetrics
 from extproc.pipeline import Pipeline, PipelineLimits
 from extproc.policy import OnePolicy, Policy
@@ -28,13 +33,16 @@ from extproc.queue_metrics import DeliveryMetrics, SpoolMetrics
 from extproc.reconcile.feed import Feed, Orders
 from extproc.recorder import Recorder
 from extproc.settings import SidecarSettings, TlsSettings
-from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress, parse_address
+from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
 from extproc.transport.base import ServerTls, StreamAcceptor, Transport, TransportCounters
+from extproc.transport.binding import prefer_newest
 from extproc.transport.grpcio import GrpcioTransport
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.delivery.delivery import Delivery
 from ingest_client.ledger import Ledger
 from ingest_client.spool.spool import Spool
+
+_log = logging.getLogger(__name__)
 
 _LAG_EVERY_S: Final = 0.1
 _LAG_WINDOW: Final = 10
@@ -42,15 +50,27 @@ _STREAMS_SHARE: Final = 0.5
 """Of the drain time, for streams that are still open."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which worker a process is, which of its lives (from 1), and where it listens.
+
+    The address is claimed by the supervisor (``extproc.transport.binding``).
+    """
+
+    index: int
+    generation: int
+    address: Address
+
+
 class Worker:
     """One worker of the sidecar: every part of it, and their order."""
 
     def __init__(
-        self, settings: SidecarSettings, index: int, tell: Callable[[bytes], bool] | None = None
+        self, settings: SidecarSettings, place: Place, tell: Callable[[bytes], bool] | None = None
     ) -> None:
         """``tell`` takes lines for the supervisor (``extproc.reconcile.feed``); None: it reads none."""
         self._settings = settings
-        self._index = index
+        self._place = place
         self._ledger = Ledger()
         self._metrics = WorkerMetrics(self._ledger, self._transport_counters)
         self._feed = Feed(self._metrics, settings.classifier, tell) if tell is not None else None
@@ -60,7 +80,7 @@ class Worker:
         self._draining = False
         self._delivery: Delivery | None = None
         self._admin = AdminServer(
-            UnixAddress(str(settings.data_dir.resolve() / f"admin-{index}.sock")),
+            UnixAddress(str(settings.data_dir.resolve() / f"admin-{place.index}-{place.generation}.sock")),
             AdminPages(metrics=self._render_metrics, state=self._state, ready=self._not_ready),
         )
 
@@ -108,16 +128,19 @@ class Worker:
             clock=_now,
             feed=self._feed,
         )
-        self._transport = _transport(settings, self._index, recorder)
+        self._transport = _transport(settings, self._place.address, recorder)
         try:
-            await self._transport.start()
             await self._admin.start()
+            await self._transport.start()
         except BaseException:
             await self._spool.close(1.0)
             raise
+        if isinstance(self.address, TcpAddress) and not prefer_newest(self.address):
+            _log.warning("this kernel shares new connections out between two generations")
+        self._transport.health.serving = True
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set, then drain and return."""
+    async def run(self, stopping: asyncio.Event, replaced: asyncio.Event) -> None:
+        """Work until ``stopping``, or until ``replaced`` and the streams have ended; then drain and return."""
         assert self._delivery is not None
         async with asyncio.TaskGroup() as tasks:
             delivering = tasks.create_task(self._delivery.run())
@@ -130,10 +153,25 @@ class Worker:
             # What is in memory alone dies with the process: nothing of it may be called durable.
             if self._feed is not None and not self._settings.spool.memory_only:
                 checkpointing.append(tasks.create_task(self._feed.confirm_forever(self._commit)))
-            await stopping.wait()
+            await self._work(stopping, replaced)
             watching.cancel()
             await self._drain(keeping, checkpointing, delivering)
         await self._admin.stop()
+
+    async def _work(self, stopping: asyncio.Event, replaced: asyncio.Event) -> None:
+        """Return when it is time to drain."""
+        assert self._transport is not None
+        async with asyncio.TaskGroup() as tasks:
+            told = tasks.create_task(stopping.wait())
+            relieved = tasks.create_task(replaced.wait())
+            await asyncio.wait({told, relieved}, return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.is_set():
+                self._draining = True
+                retired = tasks.create_task(self._transport.retire(self._settings.handover_s))
+                await asyncio.wait({told, retired}, return_when=asyncio.FIRST_COMPLETED)
+                retired.cancel()
+            relieved.cancel()
+            told.cancel()
 
     async def _drain(
         self,
@@ -171,6 +209,10 @@ class Worker:
 
     # -- pages ----------------------------------------------------------------
 
+    def leave_metrics(self) -> None:
+        """Write down what was counted: the supervisor carries it along."""
+        last_metrics_file(self.admin_socket).write_bytes(self._metrics.render())
+
     def _transport_counters(self) -> TransportCounters:
         return self._transport.counters if self._transport is not None else TransportCounters()
 
@@ -201,30 +243,23 @@ class Worker:
         }
 
 
-def _transport(settings: SidecarSettings, index: int, acceptor: StreamAcceptor) -> Transport:
+def _transport(settings: SidecarSettings, address: Address, acceptor: StreamAcceptor) -> Transport:
     """The transport that was chosen. Raises ``AddressError`` when it is not installed."""
-    address = worker_address(settings.listen, index)
     if settings.transport == "grpcio":
-        return GrpcioTransport(address, acceptor, tls=_tls(settings.tls))
+        return GrpcioTransport(
+            address,
+            acceptor,
+            tls=_tls(settings.tls),
+            reuse_port=True,
+            connection_age_s=settings.connection_age_s,
+        )
     try:
         from extproc.transport.http2.server import Http2Transport  # noqa: PLC0415 - an extra of its own
     except ModuleNotFoundError as error:
         raise AddressError(
             f"the transport http2 needs {error.name}, which is not installed: pip install 'steno[http2]'"
         ) from error
-    return Http2Transport(address, acceptor, tls=_tls(settings.tls))
-
-
-def worker_address(listen: str, index: int) -> Address:
-    """Worker ``index``'s address: 0 has ``listen`` itself, the others the next port or ``.index``."""
-    address = parse_address(listen)
-    if index == 0:
-        return address
-    match address:
-        case TcpAddress(host, port):
-            return TcpAddress(host, port + index if port else 0)
-        case UnixAddress(path):
-            return UnixAddress(f"{path}.{index}")
+    return Http2Transport(address, acceptor, tls=_tls(settings.tls), reuse_port=True)
 
 
 def _tls(settings: TlsSettings | None) -> ServerTls | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -57,3 +58,16 @@ def encode_settings(settings: SidecarSettings) -> bytes:
 def decode_settings(line: bytes) -> SidecarSettings:
     """Read what :func:`encode_settings` wrote."""
     return msgspec.json.decode(line, type=SidecarSettings, dec_hook=lambda kind, text: kind(text))
+
+
+_FIXED: Final = ("listen", "transport", "admin_listen", "data_dir", "workers", "access_log_listen")
+
+
+def need_a_restart(running: SidecarSettings, wanted: SidecarSettings) -> list[str]:
+    """The settings (their YAML paths) that differ and that new workers alone cannot bring about."""
+    fixed = [f"extproc.{name}" for name in _FIXED if getattr(running, name) != getattr(wanted, name)]
+    if running.access_log_grace_s != wanted.access_log_grace_s:
+        fixed.append("extproc.access_log_grace")
+    if running.spool.memory_only != wanted.spool.memory_only:
+        fixed.append("extproc.memory_only")
+    return fixed

@@ -70,6 +70,10 @@ class Reconciler:
         await self._server.start()
         self._debts.load()
 
+    def classify_by(self, classifier: Classifier) -> None:
+        """The settings have changed: other requests may be turns from now on."""
+        self._classifier = classifier
+
     async def run(self) -> None:
         """Decide and report until cancelled."""
         while True:

@@ -55,3 +55,20 @@ def _unix(path: str) -> UnixAddress:
     if len(path.encode("utf-8", "surrogateescape")) > MAX_UNIX_PATH_BYTES:
         raise AddressError(f"unix:{path} is longer than {MAX_UNIX_PATH_BYTES} bytes, the kernel's limit")
     return UnixAddress(path)
+
+
+def worker_address(listen: Address, index: int) -> Address:
+    """Worker ``index``'s address: 0 has ``listen`` itself, the others the next port or ``.index``.
+
+    Raises ``AddressError`` where there is no such port or path. Port 0 stays: any free one.
+    """
+    if index == 0:
+        return listen
+    if isinstance(listen, UnixAddress):
+        return _unix(f"{listen.path}.{index}")
+    port = listen.port + index if listen.port else 0
+    if port > MAX_PORT:
+        raise AddressError(
+            f"{listen} leaves no port for worker {index}: choose a lower one, or fewer workers"
+        )
+    return TcpAddress(listen.host, port)

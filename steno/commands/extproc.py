@@ -5,7 +5,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -14,9 +14,10 @@ import yaml
 
 from capture.classify import Classifier, Override
 from capture.turn import Dialect
+from extproc.generation import WorkerError
 from extproc.logs import log_to_stderr
 from extproc.settings import SidecarSettings, TlsSettings
-from extproc.supervisor import Supervisor, WorkerError
+from extproc.supervisor import Supervisor
 from extproc.transport.address import AddressError
 from ingest_client.delivery.settings import DeliverySettings, DeliverySettingsError, EndpointSettings
 from ingest_client.spool.settings import SpoolSettings
@@ -33,22 +34,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    settings = sidecar_settings(read_flags(parsed, "extproc"))
+    def read() -> SidecarSettings:
+        return sidecar_settings(read_flags(parsed, "extproc"))
+
+    settings = read()
     log_to_stderr("supervisor", settings.log_level)
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, read))
     except (WorkerError, AddressError) as error:
         _log.error("the sidecar cannot run: %s", error)
         return 1
     return 0
 
 
-async def serve(settings: SidecarSettings) -> None:
-    """Run the sidecar until SIGTERM or SIGINT. Raises when it cannot start."""
+async def serve(settings: SidecarSettings, read: Callable[[], SidecarSettings]) -> None:
+    """Run the sidecar until SIGTERM or SIGINT. Raises when it cannot start.
+
+    SIGHUP: ``read`` the settings again (it raises SettingsError) and replace every worker.
+    """
     supervisor = Supervisor(settings, time.monotonic)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, supervisor.stop)
+    loop.add_signal_handler(signal.SIGHUP, _replace, supervisor, read)
     await supervisor.start()
     _log.info(
         "sidecar is up",
@@ -60,6 +68,17 @@ async def serve(settings: SidecarSettings) -> None:
     )
     await supervisor.run()
     _log.info("sidecar has stopped")
+
+
+def _replace(supervisor: Supervisor, read: Callable[[], SidecarSettings]) -> None:
+    """SIGHUP: new workers with the settings as they are now, or a log line that says why not."""
+    try:
+        settings = read()
+    except SettingsError as error:
+        supervisor.refuse(str(error))
+        return
+    log_to_stderr("supervisor", settings.log_level)
+    supervisor.replace(settings)
 
 
 def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:

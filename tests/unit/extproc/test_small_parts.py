@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from capture.outcomes import Outcome, State
-from extproc.app import worker_address
 from extproc.logs import JsonLines
-from extproc.merge import merged_metrics
 from extproc.metrics import WorkerMetrics
 from extproc.settings import decode_settings, encode_settings
+from extproc.transport.address import AddressError, parse_address, worker_address
 from extproc.transport.base import TransportCounters
 from extproc.turn_ids import TurnIds
 from ingest_client.ledger import Ledger
@@ -66,26 +65,25 @@ def test_every_metric_row_exists_from_the_start_and_the_balance_is_shown() -> No
     assert [each.value for each in samples if each.name == "steno_ledger_imbalance"] == [0]
 
 
-def test_worker_pages_merge_into_one_with_the_worker_as_a_label() -> None:
-    page = "# HELP a_total A.\n# TYPE a_total counter\na_total 2.0\n# HELP h H.\n# TYPE h histogram\n"
-    page += 'h_bucket{le="+Inf"} 1.0\nh_count 1.0\nh_sum 0.5\n'
-    merged = list(text_string_to_metric_families(merged_metrics({"0": page, "1": page}).decode()))
-    assert [family.name for family in merged] == ["a", "h"]
-    assert [(sample.labels["worker"], sample.value) for sample in merged[0].samples] == [
-        ("0", 2.0),
-        ("1", 2.0),
-    ]
-
-
 def test_settings_reach_a_worker_unchanged() -> None:
     settings = sidecar_settings(load("extproc", {}, {}))
     assert decode_settings(encode_settings(settings)) == settings
 
 
-def test_each_worker_has_an_address_of_its_own() -> None:
-    assert [str(worker_address("127.0.0.1:50051", index)) for index in (0, 2)] == [
-        "127.0.0.1:50051",
-        "127.0.0.1:50053",
-    ]
-    assert [str(worker_address("unix:/s", index)) for index in (0, 2)] == ["unix:/s", "unix:/s.2"]
-    assert str(worker_address("127.0.0.1:0", 3)) == "127.0.0.1:0"
+@pytest.mark.parametrize(
+    ("listen", "addresses"),
+    [
+        ("127.0.0.1:50051", ["127.0.0.1:50051", "127.0.0.1:50052", "127.0.0.1:50053"]),
+        ("unix:/s", ["unix:/s", "unix:/s.1", "unix:/s.2"]),
+        ("127.0.0.1:0", ["127.0.0.1:0"] * 3),
+    ],
+)
+def test_each_worker_has_an_address_of_its_own(listen: str, addresses: list[str]) -> None:
+    assert [str(worker_address(parse_address(listen), index)) for index in range(3)] == addresses
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:65535", "unix:/" + "s" * 105])
+def test_a_worker_without_room_for_its_address_is_refused(listen: str) -> None:
+    worker_address(parse_address(listen), 0)
+    with pytest.raises(AddressError):
+        worker_address(parse_address(listen), 1)
