@@ -42,12 +42,14 @@ async def fetch(
     headers: Fields | None = None,
     trailers: Fields | None = None,
     leave_after: int | None = None,
+    leave_after_bytes: int | None = None,
     timeout_s: float = 30.0,
 ) -> Reply:
     """One exchange with 127.0.0.1:``port`` on a connection of its own.
 
     ``body``: bytes go with a content-length, a sequence goes chunked, None is no body (GET).
     ``leave_after``: close the connection once so many pieces of the answer have come.
+    ``leave_after_bytes``: the same by bytes of its body; 0 is once its headers have come.
     Endings are values, never exceptions; ``TimeoutError`` when it takes too long.
     """
     fields = [("host", "llm.test"), *_framing(body, trailers), *(headers or [])]
@@ -62,7 +64,7 @@ async def fetch(
         started = time.perf_counter()
         sending = asyncio.ensure_future(_send(wire, request, body, trailers or []))
         try:
-            await _receive(wire, reply, started, leave_after)
+            await _receive(wire, reply, started, leave_after, leave_after_bytes)
         except (h11.RemoteProtocolError, OSError) as error:
             reply.error = repr(error)
         finally:
@@ -91,8 +93,11 @@ async def _send(
     await wire.send(h11.EndOfMessage(headers=raw(trailers)))
 
 
-async def _receive(wire: Wire, reply: Reply, started: float, leave_after: int | None) -> None:
+async def _receive(
+    wire: Wire, reply: Reply, started: float, leave_after: int | None, leave_after_bytes: int | None
+) -> None:
     """Keep everything until the end, or until it is time to leave."""
+    wanted = leave_after_bytes
     while (event := await wire.receive()) is not None:
         match event:
             case h11.Response():
@@ -102,8 +107,11 @@ async def _receive(wire: Wire, reply: Reply, started: float, leave_after: int | 
                 reply.times_s.append(time.perf_counter() - started)
                 if leave_after is not None and len(reply.pieces) >= leave_after:
                     return
+                wanted = None if wanted is None else wanted - len(event.data)
             case h11.EndOfMessage():
                 reply.trailers, reply.complete = text(event.headers), True
                 return
             case _:  # 1xx: not an answer yet
-                pass
+                continue
+        if wanted is not None and wanted <= 0:
+            return

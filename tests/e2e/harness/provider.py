@@ -18,7 +18,8 @@ class Script:
     ``chunks``: text deltas of a streamed answer, each its own SSE frame and its own write.
     ``reset_after`` / ``close_after``: break off with RST / FIN when so many frames are out.
     ``early``: answer without reading the request's body first.
-    ``pause_at``/``pause_s``: one long silence in front of that frame.
+    ``pause_at``/``pause_s``: one long silence in front of that frame; behind the last one where there
+    is no such frame, before the message ends.
     ``padding``: bytes added to each delta. ``seed`` makes answers of one test differ.
     """
 

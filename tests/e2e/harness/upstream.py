@@ -139,6 +139,8 @@ async def _body(wire: Wire, served: Served, script: Script, pieces: list[bytes])
         data = _compressed(compressor, piece, last=last) if compressor else piece
         await wire.send(h11.Data(data=data))
         served.sent += data
+    if script.pause_at == len(pieces):
+        await asyncio.sleep(script.pause_s)
     return True
 
 
