@@ -31,6 +31,11 @@ class Control:
         self._out = out
         self._requests = requests
 
+    @property
+    def drained(self) -> bool:
+        """Whether the peer has answered the PING of the first step."""
+        return self._requests.refusing
+
     def drain(self) -> None:
         """Tell the peer to open no more streams; those already on their way are still taken.
 

@@ -18,6 +18,9 @@ from extproc.transport.http2.messages import Status
 from extproc.transport.http2.reading import Reading
 from extproc.transport.reasons import Reason
 
+_HEARD_S = 1.0
+_LOOK_S = 0.01
+"""So long, and so often, a peer is given to hear that it shall open no more streams."""
 _LONGEST_TIMEOUT_S = 10 * 365 * 86400.0
 _LINGER_S = 1.0
 _LINGER_BYTES = 8 * 1024 * 1024
@@ -169,6 +172,10 @@ class ServerProtocol(asyncio.Protocol):
         for call in tuple(self._calls.values()):
             call.stopping()
         self.flush()
+        until = self._loop.time() + _HEARD_S
+        while not (self.connection.drained or self._closed.is_set()) and self._loop.time() < until:  # noqa: ASYNC110
+            # Without a call open now, the peer may have sent one a moment ago. An event would cost the hot path.
+            await asyncio.sleep(_LOOK_S)
         await self._idle.wait()
 
     async def close(self, patience_s: float) -> None:
