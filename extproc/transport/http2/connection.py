@@ -117,6 +117,11 @@ class Connection:
         if not self.broken:
             self._control.drain()
 
+    @property
+    def drained(self) -> bool:
+        """Whether the peer has heard that it shall open no more: none is on its way to us any more."""
+        return self._control.drained
+
     def fail(self, reason: Reason, code: ErrorCode = ErrorCode.ENHANCE_YOUR_CALM) -> None:
         """End the connection with a GOAWAY that says why."""
         if self.broken is None:
