@@ -174,7 +174,7 @@ class ServerProtocol(asyncio.Protocol):
         self.flush()
         until = self._loop.time() + _HEARD_S
         while not (self.connection.drained or self._closed.is_set()) and self._loop.time() < until:  # noqa: ASYNC110
-            # Without a call open now, the peer may have sent one a moment ago. An event would cost the hot path.
+            # Without a call open now, the peer may have sent one a moment ago. An event costs the hot path.
             await asyncio.sleep(_LOOK_S)
         await self._idle.wait()
 
