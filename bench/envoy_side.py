@@ -228,7 +228,6 @@ def framed_message(message: bytes) -> list[tuple[bytes, bytes]]:
     """A gRPC message as DATA frames without their stream: (start of the frame's head, payload)."""
     data = _PREFIX.pack(0, len(message)) + message
     pieces = [
-        data[start : start + frames.MAX_FRAME_BYTES]
-        for start in range(0, len(data), frames.MAX_FRAME_BYTES)
+        data[start : start + frames.MAX_FRAME_BYTES] for start in range(0, len(data), frames.MAX_FRAME_BYTES)
     ]
     return [(_HEAD.pack(len(each) >> 8, len(each) & 0xFF, frames.DATA, 0), each) for each in pieces]

@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 
 _CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib window bits for each coding that is undone."""
+ACCEPTED_CODINGS: Final = {"accept-encoding": ", ".join(("zstd", *_CODINGS))}
+"""Told with every answer to a POST (RFC 9110 §12.5.3): sidecars compress where they may."""
 _ZSTD_WINDOW: Final = 1 << 25
 
 
@@ -125,6 +127,7 @@ def is_json(content_type: str) -> bool:
 
 
 __all__ = [
+    "ACCEPTED_CODINGS",
     "BudgetError",
     "ByteBudget",
     "ClientDisconnect",

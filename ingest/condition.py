@@ -8,7 +8,8 @@ from prometheus_client import generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingest.replies import Alive, Readiness, reply
+from ingest.bodies import ACCEPTED_CODINGS
+from ingest.replies import Alive, Preferred, Pulse, Readiness, reply
 from ingest.store.connection import StoreError
 from ingest.store.derived import backlog
 from ingest.writing import service_of
@@ -18,9 +19,22 @@ FREE_BYTES: Final = 256 * 1024 * 1024
 """Less free disk than this, and the service says it is not ready: commits will fail soon."""
 
 
-async def ping(_: Request) -> Response:
+_BATCH_TURNS: Final = 64
+_BATCH_BYTES: Final = 1024 * 1024
+"""What one commit and one hand-over to a thread are worth; larger batches gain nothing more."""
+
+
+async def healthy(_: Request) -> Response:
     """Say that the process answers."""
     return reply(Alive())
+
+
+async def ping(request: Request) -> Response:
+    """Answer a sidecar's heartbeat: whether to send here, in what batches, and how coded."""
+    service = service_of(request)
+    batch = Preferred(_BATCH_TURNS, min(_BATCH_BYTES, service.settings.max_body_bytes))
+    pulse = Pulse("draining" if service.hub.closed.is_set() else "ok", batch)
+    return reply(pulse, headers=ACCEPTED_CODINGS)
 
 
 async def ready(request: Request) -> Response:

@@ -167,11 +167,11 @@ class Limiter:
             with self._lock:
                 self.since[tenant] += size
 
-    def measured(self, stored: Mapping[str, int], before: Mapping[str, int]) -> None:
-        """``stored`` was found in the store; ``before`` is what :attr:`since` was when the look began."""
+    def measured(self, stored: Mapping[str, int], seen: Mapping[str, int]) -> None:
+        """``stored`` was found in the store; ``seen`` is the part of :attr:`since` that is in it."""
         with self._lock:
             self.stored = stored
-            self.since.subtract(before)
+            self.since.subtract(seen)
             self.since = +self.since
 
     def _over_stored(self, rule: Limit, tenant: str, size: int) -> Overrun | None:

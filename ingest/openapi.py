@@ -77,7 +77,7 @@ def _anything(kind: type) -> JsonObject:
 def _operation(row: Row, schemas: dict[type[Struct], JsonObject]) -> JsonObject:
     operation: JsonObject = {
         "summary": row.summary,
-        "operationId": row.handler.__name__ + ("" if row.path != "/healthz" else "_health"),
+        "operationId": row.handler.__name__,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": _TEXT}
             for name in _PATH_PARAMETER.findall(row.path)

@@ -103,6 +103,20 @@ class Alive(Struct, frozen=True):
     status: str = "ok"
 
 
+class Preferred(Struct, frozen=True):
+    """The batch that suits the service best: a sidecar fills its batches up to either."""
+
+    turns: int
+    bytes: int
+
+
+class Pulse(Struct, frozen=True):
+    """The answer to a heartbeat. ``status`` is ``draining`` once the service is leaving."""
+
+    status: Literal["ok", "draining"]
+    batch: Preferred
+
+
 class Readiness(Struct, frozen=True):
     """Whether turns can be stored now, and if not, why."""
 

@@ -97,15 +97,18 @@ class Throttle:
         """Find out how much each tenant keeps, if any rule asks."""
         if not self.limiter.counts_stored:
             return
-        before = Counter(self.limiter.since)
         deletions = await store.read(held.deletions)
         afresh = deletions != self._deletions or time.monotonic() >= self._afresh_at_s
         seq, stored = (0, Counter[str]()) if afresh else (self._seq, Counter(self.limiter.stored))
-        while found := await store.read(partial(held.by_tenant, after_seq=seq, limit=_CHUNK)):
+        found: list[held.Held] | None = None
+        seen = Counter[str]()
+        while found is None or found:
+            seen = Counter(self.limiter.since)  # what is counted before the last look is in it
+            found = await store.read(partial(held.by_tenant, after_seq=seq, limit=_CHUNK))
             for part in found:
                 stored[part.tenant] += part.bytes
                 seq = max(seq, part.last_seq)
-        self.limiter.measured(stored, before)
+        self.limiter.measured(stored, seen)
         if afresh:
             self._afresh_at_s = time.monotonic() + _AFRESH_S
         self._deletions, self._seq = deletions, seq

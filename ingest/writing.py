@@ -10,6 +10,7 @@ from starlette.responses import Response
 from ingest import transcript
 from ingest.access import AccessError, Principal, Role, UnauthenticatedError
 from ingest.bodies import (
+    ACCEPTED_CODINGS,
     BudgetError,
     ClientDisconnect,
     CodingError,
@@ -76,6 +77,13 @@ async def _body(request: Request, reading: Reading) -> bytes | Response:
 
 
 async def _write(request: Request, take: Take) -> Response:
+    """Answer a POST, and say which codings of its body are understood."""
+    response = await _taken(request, take)
+    response.headers.update(ACCEPTED_CODINGS)
+    return response
+
+
+async def _taken(request: Request, take: Take) -> Response:
     """Check the credential, read the body within its bounds, and take it."""
     service = service_of(request)
     try:
