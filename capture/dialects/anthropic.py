@@ -14,6 +14,7 @@ from msgspec import Struct
 from capture import jsontext
 from capture.dialects.anthropic_block import TOOLS, Delta, OpenBlock
 from capture.dialects.anthropic_usage import normalised, prompt_usage, with_completion
+from capture.dialects.document import answer_object
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_mapping, as_text
 from capture.dialects.pieces import Pieces, parse_arguments
@@ -189,16 +190,12 @@ class AnthropicFold:
 
     def document(self, body: bytes) -> None:
         """Fold a message object (or an error object: an empty turn with its error)."""
-        try:
-            message = jsontext.decode(body)
-        except jsontext.JsonError as error:
-            self._refused = Refused(f"the answer is not JSON: {error}")
+        message = answer_object(body)
+        if isinstance(message, Refused):
+            self._refused = message
             return
-        if not isinstance(message, dict):
-            self._refused = Refused("the answer is not a JSON object")
-            return
-        self._document = jsontext.strict_text(body, cast("object", message))
-        self._message = cast("JsonObject", message)
+        self._document = jsontext.strict_text(body, message)
+        self._message = message
         for index, given in enumerate(_listed(self._message.get("content"))):
             self._blocks[index] = block = OpenBlock(given)
             block.closed = True

@@ -9,10 +9,10 @@ own. Shapes: the Bedrock runtime API reference.
 from collections.abc import Sequence
 from typing import Final
 
-from capture import jsontext
 from capture.dialects.bedrock_content import Content
 from capture.dialects.bedrock_failures import error_document, is_failure, stream_error
 from capture.dialects.bedrock_usage import bedrock_usage
+from capture.dialects.document import answer_object
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.wire_usage import wire_usage
@@ -116,13 +116,9 @@ class ConverseFold:
 
     def document(self, body: bytes) -> None:
         """Fold a Converse answer (or an error object: an empty turn with its error)."""
-        try:
-            answer = as_mapping(jsontext.decode(body))
-        except jsontext.JsonError as error:
-            self._refused = Refused(f"the answer is not JSON: {error}")
-            return
-        if answer is None:
-            self._refused = Refused("the answer is not a JSON object")
+        answer = answer_object(body)
+        if isinstance(answer, Refused):
+            self._refused = answer
             return
         self._is_document = True
         self._done = True

@@ -13,13 +13,13 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from capture import jsontext
 from capture.dialects.anthropic import AnthropicFold
 from capture.dialects.bedrock_chat import BedrockChatFold
 from capture.dialects.bedrock_converse import ConverseFold
 from capture.dialects.bedrock_failures import error_document, is_failure, stream_error
 from capture.dialects.bedrock_text import TextFold
 from capture.dialects.bedrock_usage import bedrock_usage
+from capture.dialects.document import object_in
 from capture.dialects.fold import DamageLog, EventReader, Fold, RequestFacts
 from capture.dialects.members import as_mapping, as_text
 from capture.dialects.wire_usage import total_of, wire_usage
@@ -82,7 +82,7 @@ class InvokeFold:
         for name, data, chunk in zip(names, datas, _READER.read(datas), strict=True):
             kind = name.decode("utf-8", "replace")
             if is_failure(kind):
-                self._error = self._error or stream_error(kind, _decoded(data), data)
+                self._error = self._error or stream_error(kind, object_in(data), data)
             elif chunk is None:
                 self._damage.add(Damage.UNPARSEABLE_EVENT, f"{kind}: {data[:80]!r}")
             elif chunk.payload != b"":
@@ -93,9 +93,9 @@ class InvokeFold:
     def _fold(self, objects: list[bytes]) -> None:
         for data in objects:
             if _OURS.encode() in data:
-                self._note(_decoded(data) or {})
+                self._note(object_in(data) or {})
         while self._family is None and objects:
-            self._family = self._choose(_decoded(objects[0]))
+            self._family = self._choose(object_in(objects[0]))
             objects = objects if self._family is not None else objects[1:]
         if self._family is not None:
             self._family.events([b""] * len(objects), objects)
@@ -117,7 +117,7 @@ class InvokeFold:
 
     def document(self, body: bytes) -> None:
         """Fold a one-shot answer (or an error object: an empty turn with its error)."""
-        given = _decoded(body)
+        given = object_in(body)
         if given is None:
             self._refused = Refused("the answer is not a JSON object")
             return
@@ -204,10 +204,3 @@ def _failed(turn: Turn, error: ProviderError) -> Turn:
         choices=tuple(replace(choice, result=Result.ERROR) for choice in turn.choices),
         wire=wire,
     )
-
-
-def _decoded(data: bytes) -> JsonObject | None:
-    try:
-        return as_mapping(jsontext.decode(data))
-    except jsontext.JsonError:
-        return None

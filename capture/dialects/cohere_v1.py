@@ -13,8 +13,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from capture import jsontext
 from capture.dialects.cohere_usage import error_of, usage_of
+from capture.dialects.document import answer_object, object_in, unlabelled_lines
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.openai_answer import Call
@@ -151,7 +151,7 @@ class CohereV1Fold:
 
     def _read(self, name: bytes, data: bytes) -> bool:
         """Read an event member by member; False when it is no JSON object."""
-        members = _members(data)
+        members = object_in(data)
         if members is None:
             self._damage.add(Damage.UNPARSEABLE_EVENT, data[:80].decode("utf-8", "replace"))
             return False
@@ -230,7 +230,7 @@ class CohereV1Fold:
         if self._error is not None:
             return
         error = error_of(text, in_stream=not self._is_document)
-        explained = as_text((_members(text) or {}).get("err"))
+        explained = as_text((object_in(text) or {}).get("err"))
         self._error = replace(error, message=explained) if explained else error
 
     def _name(self, members: JsonObject) -> None:
@@ -257,14 +257,9 @@ class CohereV1Fold:
 
     def document(self, body: bytes) -> None:
         """Fold an answer object, an error object, or lines that nobody labelled as such."""
-        try:
-            answer = jsontext.decode(body)
-        except jsontext.JsonError as damage:
-            self._refused = self._read_lines(body, damage)
-            return
-        members = as_mapping(answer)
-        if members is None:
-            self._refused = Refused("the answer is not a JSON object")
+        members = answer_object(body)
+        if isinstance(members, Refused):
+            self._read_lines(body, members)
         elif "event_type" in members:  # a stream of which one event came
             self.events([b""], [body])
         else:
@@ -273,12 +268,10 @@ class CohereV1Fold:
                 self._nameless(members, body)
             self._take(members)
 
-    def _read_lines(self, body: bytes, damage: jsontext.JsonError) -> Refused | None:
-        lines = [line for line in body.splitlines() if line.strip()]
-        if not any(_READER.read_one(line) for line in lines[:2]):
-            return Refused(f"the answer is not JSON: {damage}")
+    def _read_lines(self, body: bytes, refused: Refused) -> None:
+        lines = unlabelled_lines(body, _READER)
+        self._refused = None if lines else refused
         self.events([b""] * len(lines), lines)
-        return None
 
     # -- the turn ---------------------------------------------------------------
 
@@ -335,13 +328,6 @@ def _call(given: object) -> Call:
     call.id = as_text(members.get("id"))
     call.add_function({"name": members.get("name"), "arguments": members.get("parameters")})
     return call
-
-
-def _members(data: bytes) -> JsonObject | None:
-    try:
-        return as_mapping(jsontext.decode(data))
-    except jsontext.JsonError:
-        return None
 
 
 def _wire_choice(answer: _Answer) -> JsonObject:

@@ -11,8 +11,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from capture import jsontext
 from capture.dialects.cohere_usage import error_of, usage_of
+from capture.dialects.document import answer_object, object_in
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.json_text import compact
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
@@ -257,7 +257,7 @@ class CohereV2Fold:
 
     def _nameless(self, data: bytes) -> None:
         """An event without a type: an error, or nothing we know."""
-        members = _members(data) or {}
+        members = object_in(data) or {}
         if as_text(members.get("message")) or members.get("error"):
             self._fail(data)
         else:
@@ -265,7 +265,7 @@ class CohereV2Fold:
 
     def _salvage(self, name: bytes, data: bytes) -> None:
         """An event with members of unexpected types loses only those."""
-        members = _members(data)
+        members = object_in(data)
         if members is None:
             self._damage.add(Damage.UNPARSEABLE_EVENT, data[:80].decode("utf-8", "replace"))
             return
@@ -280,13 +280,9 @@ class CohereV2Fold:
     def document(self, body: bytes) -> None:
         """Fold an answer object, or an error object that came with status 200."""
         self._is_document = True
-        try:
-            answer = as_mapping(jsontext.decode(body))
-        except jsontext.JsonError as damage:
-            self._refused = Refused(f"the answer is not JSON: {damage}")
-            return
-        if answer is None:
-            self._refused = Refused("the answer is not a JSON object")
+        answer = answer_object(body)
+        if isinstance(answer, Refused):
+            self._refused = answer
             return
         self._id = as_text(answer.get("id"))
         message = as_mapping(answer.get("message"))
@@ -373,16 +369,9 @@ def _kind(event: _Event, name: bytes) -> str:
     return event.type or name.decode("utf-8", "replace")
 
 
-def _members(data: bytes) -> JsonObject | None:
-    try:
-        return as_mapping(jsontext.decode(data))
-    except jsontext.JsonError:
-        return None
-
-
 def _content_in(data: bytes) -> object:
     """The content of an event, whole."""
-    delta = as_mapping((_members(data) or {}).get("delta")) or {}
+    delta = as_mapping((object_in(data) or {}).get("delta")) or {}
     return (as_mapping(delta.get("message")) or {}).get("content")
 
 

@@ -9,7 +9,7 @@ of its candidates: as SSE, or as the elements of one JSON array. Nothing but
 from collections.abc import Sequence
 from typing import Final
 
-from capture import jsontext
+from capture.dialects.document import answer_object
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.gemini_enums import block_reason, finish_reason, is_vertex
 from capture.dialects.gemini_parts import Parts, either
@@ -107,14 +107,9 @@ class GeminiFold:
 
     def document(self, body: bytes) -> None:
         """Fold a one-shot answer (or an error object: an empty turn with its error)."""
-        try:
-            value = jsontext.decode(body)
-        except jsontext.JsonError as error:
-            self._refused = Refused(f"the answer is not JSON: {error}")
-            return
-        response = as_mapping(value)
-        if response is None:
-            self._refused = Refused("the answer is not a JSON object")
+        response = answer_object(body)
+        if isinstance(response, Refused):
+            self._refused = response
             return
         self._is_document = True
         self._read(response)

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 from msgspec import Struct
 
-from capture import jsontext
+from capture.dialects.document import answer_object, object_in, unlabelled_lines
 from capture.dialects.fold import DamageLog, EventReader, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.openai_answer import Call
@@ -160,10 +160,7 @@ class OllamaFold:
 
     def _salvage(self, data: bytes) -> None:
         """A line with members of unexpected types loses only those."""
-        try:
-            members = as_mapping(jsontext.decode(data))
-        except jsontext.JsonError:
-            members = None
+        members = object_in(data)
         if members is None:
             self._damage.add(Damage.UNPARSEABLE_EVENT, data[:80].decode("utf-8", "replace"))
             return
@@ -172,11 +169,7 @@ class OllamaFold:
         self._finish(members, data)
 
     def _read_rest(self, data: bytes) -> None:
-        try:
-            members = as_mapping(jsontext.decode(data)) or {}
-        except jsontext.JsonError:  # the decoder of lines was content with less
-            members = {}
-        self._finish(members, data)
+        self._finish(object_in(data) or {}, data)  # the decoder of lines was content with less
 
     def _finish(self, members: JsonObject, data: bytes) -> None:
         """What only a last line has: an error, or the reason, the counts and an image."""
@@ -197,26 +190,19 @@ class OllamaFold:
 
     def document(self, body: bytes) -> None:
         """Fold an answer object, an error object, or lines that nobody labelled as such."""
-        try:
-            answer = jsontext.decode(body)
-        except jsontext.JsonError as damage:
-            self._refused = self._read_lines(body, damage)
-            return
-        members = as_mapping(answer)
-        if members is None:
-            self._refused = Refused("the answer is not a JSON object")
+        members = answer_object(body)
+        if isinstance(members, Refused):
+            self._read_lines(body, members)
             return
         # The only line of a stream that broke off says itself that it is not the last.
         self._is_document = members.get("done") is not False
         self._add(_tolerantly(members))
         self._finish(members, body)
 
-    def _read_lines(self, body: bytes, damage: jsontext.JsonError) -> Refused | None:
-        lines = [line for line in body.splitlines() if line.strip()]
-        if not any(_READER.read_one(line) for line in lines[:2]):
-            return Refused(f"the answer is not JSON: {damage}")
+    def _read_lines(self, body: bytes, refused: Refused) -> None:
+        lines = unlabelled_lines(body, _READER)
+        self._refused = None if lines else refused
         self.events([b""] * len(lines), lines)
-        return None
 
     # -- the turn ---------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar, Final
 
-from capture import jsontext
+from capture.dialects.document import answer_object, object_in
 from capture.dialects.fold import DamageLog, RequestFacts
 from capture.dialects.members import as_int, as_mapping, as_text
 from capture.dialects.openai_answer import Answer
@@ -208,9 +208,8 @@ class ChatFold:
 
     def _without_choices(self, data: bytes, *, is_error: bool) -> None:
         """An event of no choice: an error in one of its other shapes, or nothing to read."""
-        try:
-            event = as_mapping(jsontext.decode(data)) or {}
-        except jsontext.JsonError:
+        event = object_in(data)
+        if event is None:
             return
         found = error_in(event) or (event if is_error else None)
         if found is not None and self._error is None:
@@ -222,10 +221,7 @@ class ChatFold:
 
     def _salvage(self, data: bytes) -> None:
         """An event that the structs refuse: read it member by member."""
-        try:
-            event = as_mapping(jsontext.decode(data))
-        except jsontext.JsonError:
-            event = None
+        event = object_in(data)
         if event is None:
             self._damage.add(Damage.UNPARSEABLE_EVENT, data[:80].decode("utf-8", "replace"))
             return
@@ -241,13 +237,9 @@ class ChatFold:
     def document(self, body: bytes) -> None:
         """Fold an answer object, or an error object that came with status 200."""
         self._document = True
-        try:
-            answer = as_mapping(jsontext.decode(body))
-        except jsontext.JsonError as damage:
-            self._refused = Refused(f"the answer is not JSON: {damage}")
-            return
-        if answer is None:
-            self._refused = Refused("the answer is not a JSON object")
+        answer = answer_object(body)
+        if isinstance(answer, Refused):
+            self._refused = answer
             return
         error = error_in(answer)
         if error is not None:

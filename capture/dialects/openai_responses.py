@@ -13,8 +13,8 @@ neutral view: finished items in order of arrival, else the joined text deltas.
 from collections.abc import Sequence
 from typing import Final
 
-from capture import jsontext
 from capture.dialects import openai_items as items_of
+from capture.dialects.document import answer_object, object_in
 from capture.dialects.fold import DamageLog, RequestFacts
 from capture.dialects.members import as_int, as_list, as_mapping, as_text
 from capture.dialects.openai_chat import rfc3339
@@ -241,10 +241,7 @@ class ResponsesFold:
 
     def _read_untyped(self, data: bytes) -> None:
         """An event without a kind: an error in a gateway's shape, or unknown."""
-        try:
-            error = error_in(as_mapping(jsontext.decode(data)) or {})
-        except jsontext.JsonError:
-            error = None
+        error = error_in(object_in(data) or {})
         if error is None:
             self._damage.add(Damage.UNKNOWN_EVENT, data[:80].decode("utf-8", "replace"))
         else:
@@ -255,12 +252,11 @@ class ResponsesFold:
     def document(self, body: bytes) -> None:
         """Fold a response object. Anything else is refused, as the contract does."""
         self._document = True
-        try:
-            response = as_mapping(jsontext.decode(body))
-        except jsontext.JsonError as damage:
-            self._refused = Refused(f"the answer is not JSON: {damage}")
+        response = answer_object(body)
+        if isinstance(response, Refused):
+            self._refused = response
             return
-        if response is None or response.get("object") != "response":
+        if response.get("object") != "response":
             self._refused = Refused("the answer is not a response object")
             return
         created_at = response.get("created_at")
