@@ -9,16 +9,18 @@ marshalled is quarantined whole with its reason: it is never dropped, and never 
 empty.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, cast
 
-from msgspec import UNSET, Raw
+import msgspec
+from msgspec import UNSET, Raw, Struct
 
 from capture import jsontext, redact
 from capture.canonical import ViewFacts, view
 from capture.classify import Classification, settle
-from capture.coding import CodingError, CodingFailure, decode
+from capture.coding import MAX_DECODED_BYTES, CodingError, CodingFailure, decode
 from capture.dialects.fold import RequestFacts
 from capture.envelope import Session
 from capture.http_error import error_turn
@@ -35,6 +37,20 @@ from ingest_client.payload import MarshalError, Meta, TooLongError, TurnPayload,
 from ingest_client.sink import Quarantine, Record
 
 _MODEL_BYTES: Final = 128
+
+MAX_SNAPSHOT_BYTES: Final = 8 << 20
+"""Of request and answer. To write down more would hold the loop too long, again and again: such an
+exchange is counted, and a crash costs it what came after the last snapshot it had."""
+
+
+class _Members(Struct):
+    """What is read of a request here."""
+
+    stream: object = None
+    model: object = None
+
+
+_MEMBERS: Final = msgspec.json.Decoder(_Members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,9 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
         captured.reducer = reducer_for(captured)
         if captured.reducer is not None:
             captured.reducer.feed(bytes(captured.held))
+            captured.reducer.read_out()
+            if captured.truncated and not captured.reducer.is_stream:
+                return Outcome.OVER_BUDGET
     if not captured.response_bytes and captured.status == OK:
         return Outcome.EMPTY_RESPONSE
     if captured.classification.dialect is None:
@@ -147,21 +166,32 @@ def _error_text(captured: Captured) -> bytes:
         return raw
 
 
-def _decoded_request(captured: Captured) -> _Request:
-    """Undo the request's coding. A salvaged request is not the client's: refused
+def _decoded_request(captured: Captured, max_bytes: int = MAX_DECODED_BYTES) -> _Request:
+    """Undo the request's coding, to at most ``max_bytes``. A salvaged request is not the client's: refused
     (``behaviour.md`` §3). Raises CodingError.
     """
     raw = captured.request.joined()
     encoding = captured.head.headers.get("content-encoding", "")
     if not raw and not captured.request.received_bytes and not encoding:
         return _Request(b"", None)
-    body, truncated = decode(encoding, raw)
+    body, truncated = decode(encoding, raw, max_bytes)
     if truncated:
         raise CodingError(CodingFailure.UNDECODABLE, "the request body ends before its coding does")
+    return _Request(body, _value(captured, body))
+
+
+def _value(captured: Captured, body: bytes) -> object:
+    """The body's JSON, or None. Only an ambiguous exchange is classified by it: of the others no more
+    is built than the members that are read here, and megabytes take milliseconds.
+    """
+    if captured.classification.kind is not Kind.AMBIGUOUS:
+        with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+            read = _MEMBERS.decode(body)
+            return {"stream": read.stream, "model": read.model}
     try:
-        return _Request(body, jsontext.decode(body))
+        return jsontext.decode(body)
     except jsontext.JsonError:
-        return _Request(body, None)
+        return None
 
 
 def snapshot(captured: Captured, identity: TurnIdentity, now: Instant) -> bytes | None:
@@ -173,7 +203,7 @@ def snapshot(captured: Captured, identity: TurnIdentity, now: Instant) -> bytes 
     if captured.classification.kind is Kind.NON_TURN:
         return None
     try:
-        request = _decoded_request(captured)
+        request = _decoded_request(captured, MAX_SNAPSHOT_BYTES)
     except CodingError:
         return None
     if captured.classification.kind is Kind.AMBIGUOUS:

@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.assemble import TurnIdentity, snapshot
+from extproc.assemble import MAX_SNAPSHOT_BYTES, TurnIdentity, snapshot
 from extproc.exchange import Captured, Exchange, Instant
+from extproc.shelf import fetch
 from ingest_client.sink import Kept, Record, Sink
 from ingest_client.spool.api import Checkpoint, Checkpoints
 
@@ -41,10 +42,6 @@ TICK_S: Final = 0.1
 BATCH_ITEMS: Final = 32
 BATCH_BYTES: Final = 8 << 20
 """Snapshots handed to the spool together: one commit for all, and milliseconds of the loop's time."""
-
-MAX_SNAPSHOT_BYTES: Final = 8 << 20
-"""Of request and answer. To write down more would hold the loop too long, again and again: such an
-exchange is counted, and a crash costs it what came after the last snapshot it had."""
 
 IDLE_PER_WORK: Final = 9
 """Rest after work, as a multiple of it: snapshots get a tenth of the loop's time at most."""
@@ -153,9 +150,18 @@ class Checkpointer:
         if exchange is None:  # it ended since the batch was chosen
             self._living.discard(watched.turn_id)
             return
+        request = exchange.captured.request
+        small_enough = _weight(exchange.captured) <= MAX_SNAPSHOT_BYTES
+        if small_enough and not await fetch(request):
+            self.counters.failed += 1
+        if watched.exchange is None:  # it ended while its request came from the shelf
+            self._living.discard(watched.turn_id)
+            return
         # No await between reading the exchange and the hand-over: its end, which comes to the
         # spool by the same queue, can only come after it.
-        made = self._made(exchange.captured)
+        made = self._made(exchange.captured) if request.in_memory or not small_enough else None
+        request.pack()
+        request.put_back()
         watched.looks += 1
         self._schedule(watched, self._clock().monotonic_ns)
         if made is None:

@@ -66,8 +66,9 @@ class Captured:
     start of an answer with an error status, where policy keeps those.
     ``held`` are the bytes of an answer whose dialect is not known yet.
     ``request_ended`` says whether the whole request was seen; ``ending`` the same of
-    the response. ``truncated``: a budget kept only the answer's beginning; ``lost``: not even what is needed
-    for a turn, and nothing is kept any more. ``account`` is what all this holds of the budget. ``turn_id`` is given when the open exchange is first written down
+    the response. ``truncated``: a budget kept only the answer's beginning; ``lost``: not even
+    what a turn needs fits, and nothing is kept any more. ``account`` is what all this holds of the
+    budget. ``turn_id`` is given when the open exchange is first written down
     (``extproc.checkpoints``); empty: it never was. ``exchange_number`` names it to the supervisor
     (``extproc.reconcile.feed``); 0: it was not told of it.
     """

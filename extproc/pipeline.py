@@ -4,6 +4,9 @@
 take what was captured from a queue that is bounded in turns and in bytes; over either
 bound the turn is shed with an outcome, and traffic does not notice.
 
+A large turn is assembled in a helper process (``extproc.helpers``), so that nothing here holds
+the loop for long. What an exchange holds of the budget goes back when its turn is on disk or counted.
+
 An exchange that was written down while it was open (``extproc.checkpoints``) has its turn's name
 already. Keeping the turn clears what was written; an end without a turn asks for that.
 """
@@ -14,10 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from capture.coding import CodingError, CodingFailure, decode
 from capture.outcomes import Outcome
-from extproc.assemble import TurnIdentity, assemble, quarantined
+from extproc.assemble import TurnIdentity
 from extproc.exchange import Captured, Concluded
+from extproc.helper import assembled, facts
+from extproc.helpers import Helper
 from extproc.observe import Observer
+from extproc.shelf import Shelf, fetch
 from extproc.turn_ids import TurnIds
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed, Sink
@@ -29,8 +36,8 @@ KEEPERS: Final = 32
 """Turns being kept at once. They mostly wait for one shared commit."""
 
 LARGE_BYTES: Final = 1 << 20
-"""A larger exchange is assembled in a thread, one at a time: should it end in quarantine, its text
-is searched for credentials, at some ten megabytes a second."""
+"""A larger exchange goes to a helper process: to decode a megabyte takes ten milliseconds, and should it
+end in quarantine, its text is searched for credentials, at some ten megabytes a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +60,12 @@ class Pipeline:
         observer: Observer,
         limits: PipelineLimits,
         wall_ns: Callable[[], int],
+        shelf: Shelf | None = None,
+        helper: Helper | None = None,
     ) -> None:
+        """``shelf`` takes large requests (None: they stay in memory), ``helper`` large turns."""
+        self.shelf = shelf or Shelf(None)
+        self.helper = helper or Helper()
         self._sink = sink
         self._checkpoints = checkpoints
         self._ledger = ledger
@@ -63,7 +75,7 @@ class Pipeline:
         self._ids = TurnIds()
         # A name alone: the end of an exchange that was written down and became no turn.
         self._queue: asyncio.Queue[Captured | str] = asyncio.Queue()
-        self._one_large = asyncio.Semaphore(1)
+        self._one_large = asyncio.Lock()
         self._waiting_turns = 0
         self.waiting_bytes = 0
 
@@ -76,12 +88,15 @@ class Pipeline:
         captured = concluded.captured
         if concluded.outcome is not None:
             self._end(captured, concluded.outcome)
+            captured.release()
             return
         weight = _weight(captured)
         if self._waiting_turns >= self._limits.max_turns:
             self._end(captured, Outcome.SEM_FULL)
+            captured.release()
         elif self.waiting_bytes + weight > self._limits.max_bytes:
             self._end(captured, Outcome.OVER_BUDGET)
+            captured.release()
         else:
             self._waiting_turns += 1
             self.waiting_bytes += weight
@@ -117,14 +132,34 @@ class Pipeline:
         finally:
             self._waiting_turns -= 1
             self.waiting_bytes -= weight
+            captured.release()
+
+    async def _made(self, captured: Captured, identity: TurnIdentity) -> Record | Outcome:
+        """The turn, by way of a helper where that is much work."""
+        captured.request.pin()
+        if captured.reducer is not None:
+            for _ in iter(captured.reducer.work, False):
+                await asyncio.sleep(0)
+        if _work(captured) > LARGE_BYTES:
+            async with self._one_large:
+                return await self._made_by_helper(captured, identity)
+        if not await fetch(captured.request):
+            return Outcome.OVER_BUDGET
+        if _grows_large(captured):
+            return await self._made_by_helper(captured, identity)
+        return assembled(captured, identity)
+
+    async def _made_by_helper(self, captured: Captured, identity: TurnIdentity) -> Record | Outcome:
+        if not await fetch(captured.request):
+            return Outcome.OVER_BUDGET
+        made, captured.classification = await self.helper.assemble(captured, identity)
+        return made
 
     async def _keep(self, captured: Captured) -> None:
         identity = TurnIdentity(captured.turn_id or self.name())
-        if _weight(captured) > LARGE_BYTES:
-            async with self._one_large:
-                made = await asyncio.to_thread(_assembled, captured, identity)
-        else:
-            made = _assembled(captured, identity)
+        made = await self._made(captured, identity)
+        captured.request.let_go()
+        captured.reducer = None  # the disk may let us wait
         if isinstance(made, Outcome):
             self._end(captured, made)
             return
@@ -136,7 +171,7 @@ class Pipeline:
             case Shed():
                 _log.error(
                     "turn shed",
-                    extra=_facts(captured, made.turn_id)
+                    extra=facts(captured, made.turn_id)
                     | {"outcome": answer.outcome.value, "reason": answer.reason},
                 )
                 self._observer.ended(captured, answer.outcome)
@@ -155,33 +190,29 @@ class Pipeline:
         if record.quarantine is not None:
             _log.error(
                 "turn quarantined",
-                extra=_facts(captured, record.turn_id)
+                extra=facts(captured, record.turn_id)
                 | {"outcome": record.quarantine.outcome.value, "reason": record.quarantine.reason},
             )
 
 
-def _assembled(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
-    try:
-        return assemble(captured, identity)
-    except Exception as error:  # noqa: BLE001 - our own bug must not cost the turn: it is kept and reported
-        _log.exception("turn could not be assembled", extra=_facts(captured, identity.turn_id))
-        return quarantined(
-            captured, identity, Outcome.REDUCER_ERROR, f"internal error: {type(error).__name__}: see the log"
-        )
-
-
 def _weight(captured: Captured) -> int:
-    return captured.request.kept_bytes + captured.response_bytes
+    """What an ended exchange holds of memory while it waits."""
+    return captured.account.held_bytes
 
 
-def _facts(captured: Captured, turn_id: str) -> dict[str, object]:
-    """What a log line says of an exchange: names, never contents."""
-    return {
-        "turn_id": turn_id,
-        "tenant": captured.policy.tenant,
-        "provider": captured.classification.provider,
-        "endpoint": captured.classification.endpoint,
-        "client_request_id": captured.envelope.request_id[:128],
-        "status": captured.status,
-        "response_bytes": captured.response_bytes,
-    }
+def _work(captured: Captured) -> int:
+    """Bytes that have to be decoded, searched or written."""
+    answer = captured.reducer.held_bytes if captured.reducer is not None else 0
+    return captured.request.kept_bytes + answer + len(captured.held) + len(captured.error_body)
+
+
+def _grows_large(captured: Captured) -> bool:
+    """Whether a compressed request is a large one."""
+    coding = captured.head.headers.get("content-encoding", "")
+    if not coding:
+        return False
+    try:
+        decode(coding, captured.request.joined(), LARGE_BYTES)
+    except CodingError as error:
+        return error.reason is CodingFailure.OVERSIZE
+    return False

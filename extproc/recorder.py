@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from extproc.checkpoints import Checkpointer
 from extproc.events import Body, Event, Headers, StreamEnd, Trailers
-from extproc.exchange import Concluded, Exchange, ExchangeRules, Instant
+from extproc.exchange import Concluded, Exchange, ExchangeRules, Instant, RequestEnded
 from extproc.pipeline import Pipeline
 from extproc.reconcile.feed import Feed, metadata_request_id
 from extproc.transport.base import Command
@@ -78,6 +78,8 @@ class RecordedStream:
                 self._watched.end()
                 command.captured.exchange_number = self._number
                 self._recorder.pipeline.conclude(command)
+            elif isinstance(command, RequestEnded):
+                self._recorder.pipeline.shelf.put(command.request)
             else:
                 answers.append(command)
         return answers

@@ -8,7 +8,7 @@ checkpoint and at the end, so an exchange that stays open keeps it smaller: comp
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import zstandard
 
@@ -22,14 +22,16 @@ PACK_FROM_BYTES: Final = 1024
 """Smaller ones gain nothing."""
 
 
-class Place:
-    """Where on the shelf a request lies. ``free`` makes room there; calling it again does nothing."""
+class Place(Protocol):
+    """Where a request lies that is not in memory (``extproc.shelf``)."""
 
-    __slots__ = ()
+    async def read(self) -> bytes | None:
+        """The request; None when it cannot be had any more."""
+        ...
 
     def free(self) -> None:
-        """Nobody reads it any more."""
-        raise NotImplementedError
+        """Nobody reads it any more. Calling it again does nothing."""
+        ...
 
 
 class RequestBody:
@@ -46,6 +48,7 @@ class RequestBody:
         "_chunks",
         "_drawn",
         "_packed",
+        "_pinned",
         "_room",
         "kept_bytes",
         "over_budget",
@@ -59,6 +62,7 @@ class RequestBody:
         self._account = account
         self._chunks: list[bytes] = []
         self._packed = b""
+        self._pinned = False
         self._drawn = 0
         self._room = 0 if account is not None or budget_bytes is None else budget_bytes
         self.place: Place | None = None
@@ -97,29 +101,43 @@ class RequestBody:
 
     def pack(self) -> None:
         """Keep it compressed from now on, where that pays: some 50 µs for 20 KB."""
-        if self._chunks and self.kept_bytes >= PACK_FROM_BYTES:
+        if self._chunks and self.place is None and self.kept_bytes >= PACK_FROM_BYTES:
             self.packed(zstandard.compress(self.joined(), 1))
 
-    def packed(self, compressed: bytes) -> None:
-        """Keep it as this zstd frame, if that is smaller."""
-        if self._chunks and len(compressed) < self.kept_bytes:
-            self._chunks.clear()
-            self._packed = compressed
-            self._hold(len(compressed))
+    def packed(self, compressed: bytes) -> bool:
+        """Keep it as this zstd frame, unless that is no smaller or somebody reads it. Whether it is so."""
+        if self._pinned or not self._chunks or len(compressed) >= self.kept_bytes:
+            return False
+        self._chunks.clear()
+        self._packed = compressed
+        self._hold(len(compressed))
+        return True
 
-    def shelved(self, place: Place) -> None:
-        """It lies on the shelf: nothing of it stays in memory."""
+    def shelved(self, place: Place) -> bool:
+        """It lies there: nothing of it stays in memory, unless somebody reads it. Whether it is so now."""
+        if self._pinned or not self._chunks:
+            return False
         self.place = place
         self._chunks.clear()
         self._hold(0)
+        return True
+
+    def pin(self) -> None:
+        """It is about to be read for the last time: it moves no more."""
+        self._pinned = True
+
+    def let_go(self) -> None:
+        """It has been read for the last time."""
+        self._chunks.clear()
+        self._packed = b""
 
     def fetched(self, data: bytes) -> None:
         """It is in memory again, for a while that its account need not know of."""
         self._chunks = [data]
 
     def put_back(self) -> None:
-        """The end of that while: the shelf still has it."""
-        if self.place is not None:
+        """The end of that while, unless it is read for the last time: its place still has it."""
+        if self.place is not None and not self._pinned:
             self._chunks.clear()
 
     @property
@@ -149,10 +167,12 @@ class RequestBody:
         if kept_bytes > self._budget_bytes:
             self.drop()
             self.over_budget = True
-        elif not self._draw(kept_bytes):
+            return False
+        if not self._draw(kept_bytes):
             self.drop()
             self.shed = True
-        return self._budget_bytes is not None
+            return False
+        return True
 
     def _draw(self, kept_bytes: int) -> bool:
         """Room for so many bytes, and for a step more: chunks are small."""
@@ -171,7 +191,7 @@ class RequestBody:
             self._drawn = held_bytes
 
 
-def _copied(data: bytes, received_bytes: int, over_budget: bool) -> RequestBody:  # noqa: FBT001 - by position, from a pickle
+def _copied(data: bytes, received_bytes: int, over_budget: bool) -> RequestBody:
     body = RequestBody(len(data))
     body.append(data)
     body.received_bytes = received_bytes

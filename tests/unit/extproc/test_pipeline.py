@@ -123,7 +123,7 @@ async def test_turns_are_kept_and_excluded_exchanges_counted() -> None:
     ("limits", "outcome"),
     [
         (PipelineLimits(max_turns=2, max_bytes=1 << 30), Outcome.SEM_FULL),
-        (PipelineLimits(max_turns=100, max_bytes=2000), Outcome.OVER_BUDGET),
+        (PipelineLimits(max_turns=100, max_bytes=60_000), Outcome.OVER_BUDGET),
     ],
 )
 async def test_over_a_bound_capture_is_shed_with_its_outcome(
@@ -167,7 +167,7 @@ async def test_a_bug_of_ours_costs_no_turn(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("extproc.pipeline.assemble", broken)
+    monkeypatch.setattr("extproc.helper.assemble", broken)
     rig = Rig(ROOMY)
     rig.conclude(*TURN)
     await rig.finish()

@@ -1,0 +1,111 @@
+"""The helper process: ``python -m extproc.helper``, started by a worker (``extproc.helpers``) only.
+
+It assembles large turns, one at a time: decoding, reducing, marshalling and searching tens of
+megabytes for credentials holds the interpreter for longer than Envoy's keepalive waits, and the
+libraries that do it keep the GIL, so that a thread would not help.
+
+A job comes on stdin and its answer goes to stdout, each as a head and a pickle:
+both ends are one program, and what a fold holds has no other form. The helper ends with its stdin
+(the worker is gone), and after an answer that left it large.
+"""
+
+import logging
+import os
+import pickle
+import resource
+import signal
+import struct
+import sys
+from pathlib import Path
+from typing import BinaryIO, Final, TypeAlias, cast
+
+from capture.classify import Classification
+from capture.outcomes import Outcome
+from extproc.assemble import TurnIdentity, assemble, quarantined
+from extproc.exchange import Captured
+from extproc.logs import log_to_stderr
+from ingest_client.sink import Record
+
+_log = logging.getLogger(__name__)
+
+HEAD: Final = struct.Struct(">Q?")
+"""Before every job and every answer: its length, and whether the helper ends with it."""
+
+MAX_MEMORY_BYTES: Final = 2 << 30
+"""Of address space. A body that needs more is quarantined as our own error; the machine is not."""
+
+RECYCLE_BYTES: Final = 160 << 20
+"""A helper that has become larger ends: the allocator would keep what the largest turn took."""
+
+_NICE: Final = 5
+"""Behind the reader, where there are fewer cores than work."""
+
+Made: TypeAlias = tuple[Record | Outcome, Classification]
+"""What became of the exchange, and whose it turned out to be."""
+
+
+def assembled(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
+    """:func:`extproc.assemble.assemble`; what it raises is our own bug and costs no turn: it is kept for a
+    person, and reported.
+    """
+    try:
+        return assemble(captured, identity)
+    except Exception as error:  # noqa: BLE001 - see above
+        _log.exception("turn could not be assembled", extra=facts(captured, identity.turn_id))
+        return quarantined(
+            captured, identity, Outcome.REDUCER_ERROR, f"internal error: {type(error).__name__}: see the log"
+        )
+
+
+def facts(captured: Captured, turn_id: str) -> dict[str, object]:
+    """What a log line says of an exchange: names, never contents."""
+    return {
+        "turn_id": turn_id,
+        "tenant": captured.policy.tenant,
+        "provider": captured.classification.provider,
+        "endpoint": captured.classification.endpoint,
+        "client_request_id": captured.envelope.request_id[:128],
+        "status": captured.status,
+        "response_bytes": captured.response_bytes,
+    }
+
+
+def main() -> int:
+    """Serve jobs until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    os.nice(_NICE)
+    log_to_stderr("helper", sys.argv[1])
+    jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", 0)
+    os.dup2(2, 1)  # whatever prints must not break into an answer
+    while True:
+        head = jobs.read(HEAD.size)
+        if len(head) < HEAD.size:
+            return 0
+        answer = _answer(jobs.read(HEAD.unpack(head)[0]))
+        last = _resident_bytes() > RECYCLE_BYTES
+        _write(answers, HEAD.pack(len(answer), last))
+        _write(answers, answer)
+        if last:
+            return 0
+        del answer
+
+
+def _answer(job: bytes) -> bytes:
+    captured, identity = cast("tuple[Captured, TurnIdentity]", pickle.loads(job))  # noqa: S301 - our worker's own
+    made: Made = (assembled(captured, identity), captured.classification)
+    return pickle.dumps(made, pickle.HIGHEST_PROTOCOL)
+
+
+def _write(pipe: BinaryIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[pipe.write(rest) :]
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Where large requests lie while their answers come: compressed, in one file that has no name.
+
+    put(request)  →  (thread)  →  request.shelved(place)
+    fetch(request)  →  (thread)  →  request.fetched(bytes)
+
+Theory of operation. A request is needed again only for a checkpoint and at its end; an agent's
+request has hundreds of kilobytes and its answer takes a minute. So a request that is whole goes
+to disk: one zstd frame in a temporary file of the data directory, which is unlinked while it is
+open (``O_TMPFILE``, mode 0600). Nobody can open it, and it ends with its process: this is
+memory elsewhere, no record, and nothing reads it after a crash (checkpoints are for that; they
+are redacted). Without a data directory, on a full shelf or a failing disk the request stays in
+memory, compressed, on the account of its exchange.
+
+All disk work and all bookkeeping of the file happen in one thread; the loop hands over and is
+told. A disk that hangs costs the requests that lie on it, never the reader.
+"""
+
+import asyncio
+import logging
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import zstandard
+
+from extproc.extents import Extents
+from extproc.request_body import RequestBody
+
+_log = logging.getLogger(__name__)
+
+MAX_BYTES: Final = 1 << 30
+"""Of disk. Beyond it requests stay in memory."""
+
+FETCH_S: Final = 10.0
+"""A disk that takes longer has lost the request."""
+
+_COMPRESSOR: Final = zstandard.ZstdCompressor(level=1, write_checksum=True)
+
+
+@dataclass(slots=True)
+class ShelfCounters:
+    """What became of large requests. ``packed``: kept in memory, compressed; ``failed``: the disk did not
+    take them; ``lost``: it did not give them back.
+    """
+
+    shelved: int = 0
+    packed: int = 0
+    fetched: int = 0
+    failed: int = 0
+    lost: int = 0
+
+
+class _Kept:
+    """One extent of the file."""
+
+    __slots__ = ("_free", "_shelf", "offset", "size")
+
+    def __init__(self, shelf: "Shelf", offset: int, size: int) -> None:
+        self._shelf = shelf
+        self._free = False
+        self.offset = offset
+        self.size = size
+
+    async def read(self) -> bytes | None:
+        return await self._shelf.read(self)
+
+    def free(self) -> None:
+        if not self._free:
+            self._free = True
+            self._shelf.forget(self)
+
+
+class Shelf:
+    """See the module. One a worker; ``folder`` None: nothing goes to disk."""
+
+    def __init__(self, folder: Path | None, max_bytes: int = MAX_BYTES) -> None:
+        self._folder = folder
+        self._extents = Extents(max_bytes)
+        self._file = -1
+        self._thread = ThreadPoolExecutor(1, "shelf")
+        self.counters = ShelfCounters()
+
+    @property
+    def used_bytes(self) -> int:
+        """Of the file."""
+        return self._extents.used_bytes
+
+    def put(self, request: RequestBody) -> None:
+        """Move a request that is whole out of the way. Returns at once."""
+        loop = asyncio.get_running_loop()
+        moving = loop.run_in_executor(self._thread, self._store, request.joined())
+        moving.add_done_callback(partial(self._moved, request))
+
+    async def read(self, place: _Kept) -> bytes | None:
+        """The request that lies there; None, counted and logged, when it cannot be had."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(FETCH_S):
+                data = await loop.run_in_executor(self._thread, self._load, place)
+        except (OSError, zstandard.ZstdError) as error:  # a timeout is an OSError too
+            self.counters.lost += 1
+            _log.error("a request could not be read back: %s: %s", type(error).__name__, error)
+            return None
+        self.counters.fetched += 1
+        return data
+
+    def forget(self, place: _Kept) -> None:
+        """Nobody reads it any more."""
+        with suppress(RuntimeError):  # the shelf is closed, and the file gone
+            self._thread.submit(self._extents.give, place.offset, place.size)
+
+    def close(self) -> None:
+        """Let go of the file; what lies there is gone."""
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+
+    def _moved(self, request: RequestBody, moving: "asyncio.Future[_Kept | bytes]") -> None:
+        if moving.cancelled():
+            return
+        error = moving.exception()
+        if error is not None:
+            _log.error("a request could not be moved: %s", error, exc_info=error)
+            return
+        moved = moving.result()
+        if isinstance(moved, bytes):
+            self.counters.packed += request.packed(moved)
+        elif request.shelved(moved):
+            self.counters.shelved += 1
+        else:
+            moved.free()
+
+    # In the thread
+
+    def _store(self, data: bytes) -> _Kept | bytes:
+        compressed = _COMPRESSOR.compress(data)
+        if self._folder is None:
+            return compressed
+        offset = self._extents.take(len(compressed))
+        if offset is None:
+            return compressed
+        try:
+            if self._file < 0:
+                self._file = _nameless(self._folder)
+            _write(self._file, compressed, offset)
+        except OSError as error:
+            self._extents.give(offset, len(compressed))
+            self.counters.failed += 1
+            _log.error("a request could not be put on disk: %s", error)
+            return compressed
+        return _Kept(self, offset, len(compressed))
+
+    def _load(self, place: _Kept) -> bytes:
+        return zstandard.decompress(os.pread(self._file, place.size, place.offset))
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+async def fetch(request: RequestBody) -> bool:
+    """Have the request in memory. False: it cannot be had."""
+    place = request.place
+    if place is None or request.in_memory:
+        return True
+    data = await place.read()
+    if data is None:
+        return False
+    if request.place is place:  # nobody dropped it meanwhile
+        request.fetched(data)
+    return True
+
+
+def _nameless(folder: Path) -> int:
+    """A file that nobody else can open. Raises OSError."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # a file system that has no such files
+        file, name = tempfile.mkstemp(dir=folder)
+        Path(name).unlink()
+        return file
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written
