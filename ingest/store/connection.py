@@ -57,6 +57,10 @@ class Connection(Protocol):
         """Execute one statement for each of ``rows``."""
         ...
 
+    def run_together(self, statements: Sequence[tuple[str, Sequence[Value]]]) -> None:
+        """Execute statements that insert, none of which needs what another does: one round trip for all."""
+        ...
+
     def allocate(self, count: int) -> Sequence[int]:
         """Reserve ``count`` sequence numbers, ascending, never given out before."""
         ...
@@ -65,8 +69,8 @@ class Connection(Protocol):
         """Until the transaction ends, nobody else is in one that asked for the same purpose."""
         ...
 
-    def notify(self, payload: str) -> None:
-        """Send ``payload`` (less than 8,000 bytes) to every :meth:`Engine.listen` with the commit."""
+    def notify(self, payloads: Sequence[str]) -> None:
+        """Send ``payloads`` (each less than 8,000 bytes) to every :meth:`Engine.listen` with the commit."""
         ...
 
     def begin(self) -> None:
@@ -90,7 +94,7 @@ class Engine(Protocol):
     """Makes connections to one database."""
 
     writers: int
-    """How many connections may write at a time."""
+    """How many connections may write at a time: one for everything, or two, one of them for puts alone."""
     directory: Path | None
     """Where the database is on this machine's disk; None when it is elsewhere."""
 

@@ -67,24 +67,26 @@ def save(
     reasons = [(seq, clean(reason)) for seq, reason in failures]
     tables.put_rows(connection, "derive_failures", reasons, _NOTHING)
     done = [one.turn.seq for one in derived] + [seq for seq, _ in failures]
-    if done:
-        marks = ", ".join("?" * len(done))
-        connection.run(f"DELETE FROM pending WHERE seq IN ({marks})", done)  # noqa: S608 -- question marks
+    for marks, chunk in tables.chunks(done):
+        connection.run(f"DELETE FROM pending WHERE seq IN ({marks})", chunk)  # noqa: S608 -- question marks
     announce(connection, events)
     return events
 
 
 def announce(connection: Connection, events: Sequence[Event]) -> None:
     """Tell every instance, with the commit."""
-    for start in range(0, len(events), _EVENTS_AT_ONCE):
-        payload = msgspec.json.encode(events[start : start + _EVENTS_AT_ONCE])
-        connection.notify(payload.decode())
+    starts = range(0, len(events), _EVENTS_AT_ONCE)
+    payloads = [msgspec.json.encode(events[start : start + _EVENTS_AT_ONCE]) for start in starts]
+    if payloads:
+        connection.notify([payload.decode() for payload in payloads])
 
 
 def _still_waiting(connection: Connection, seqs: Sequence[int]) -> set[int]:
-    marks = ", ".join("?" * len(seqs))
-    rows = connection.run(f"SELECT seq FROM pending WHERE seq IN ({marks})", seqs) if seqs else []  # noqa: S608
-    return {cast("int", row[0]) for row in rows}
+    return {
+        cast("int", row[0])
+        for marks, chunk in tables.chunks(seqs)
+        for row in connection.run(f"SELECT seq FROM pending WHERE seq IN ({marks})", chunk)  # noqa: S608 -- question marks
+    }
 
 
 def _by_tenant(derived: Sequence[Derived]) -> dict[str, list[Derived]]:

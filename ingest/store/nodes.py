@@ -18,7 +18,6 @@ from ingest.store.turns import NAME_LIMIT, clean
 
 _CONTENT: Final = msgspec.json.Encoder()
 _NOTHING: Final = "DO NOTHING"
-_CHUNK: Final = 500
 
 Chain = tuple[TurnRow, str, Sequence[Node]]
 """A turn, the id of its session, and its nodes."""
@@ -51,9 +50,7 @@ def _known(connection: Connection, keys: Iterable[tuple[str, bytes]]) -> set[tup
         by_tenant.setdefault(tenant, []).append(name)
     known: set[tuple[str, bytes]] = set()
     for tenant, names in by_tenant.items():
-        for start in range(0, len(names), _CHUNK):
-            chunk = names[start : start + _CHUNK]
-            marks = ", ".join("?" * len(chunk))
+        for marks, chunk in tables.chunks(names):
             sql = f"SELECT hash FROM nodes WHERE tenant = ? AND hash IN ({marks})"  # noqa: S608 -- question marks
             rows = connection.run(sql, (tenant, *chunk))
             known.update((tenant, bytes(cast("bytes", row[0]))) for row in rows)

@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Final, cast
 
 import psycopg
+from psycopg.types.numeric import Int8BinaryDumper
 
 from ingest.store.connection import BeginError, CollisionError, Purpose, Row, UnavailableError, Value
 from ingest.store.schema import STEPS, NewerSchemaError, statements
@@ -44,30 +46,52 @@ def _translated() -> Generator[None]:
         raise UnavailableError(f"PostgreSQL: {error}".strip()) from error
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _spelled(sql: str) -> bytes:
-    """The statement with psycopg's marks."""
-    return sql.replace("%", "%%").replace("?", "%s").encode()
+    """The statement with PostgreSQL's own marks (``$1``, ``$2``)."""
+    numbers = count(1)
+    first, *others = sql.split("?")
+    return (first + "".join(f"${next(numbers)}{text}" for text in others)).encode()
+
+
+@lru_cache(maxsize=64)
+def _together(statements: Sequence[str]) -> str:
+    *others, last = statements
+    named = ", ".join(f"s{number} AS ({sql})" for number, sql in enumerate(others))
+    return f"WITH {named} {last}" if others else last
 
 
 class PostgresConnection:
-    """One psycopg connection behind the repository's seam."""
+    """One psycopg connection behind the repository's seam.
+
+    One raw cursor serves for every statement: psycopg's own marks would be looked for in every
+    long statement each time (half of the writer's work), and every integer is sent as BIGINT,
+    because a statement that meets other types is prepared anew.
+    """
 
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        connection.adapters.register_dumper(int, Int8BinaryDumper)
         self._connection = connection
+        self._cursor = psycopg.RawCursor(connection)
+        self._cursor.format = psycopg.pq.Format.BINARY
 
     def run(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
         """Execute one statement, and return its rows."""
         with _translated():
-            cursor = self._connection.execute(_spelled(sql), values or None)
-            return cursor.fetchall() if cursor.description else []
+            self._cursor.execute(_spelled(sql), values)
+            return self._cursor.fetchall() if self._cursor.description else []
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
         """Execute one statement for each of ``rows``, without waiting between them."""
         rows = list(rows)
         if rows:
-            with _translated(), self._connection.cursor() as cursor:
-                cursor.executemany(_spelled(sql), rows)
+            with _translated():
+                self._cursor.executemany(_spelled(sql), rows)
+
+    def run_together(self, statements: Sequence[tuple[str, Sequence[Value]]]) -> None:
+        """Execute statements that insert as one: all but the last become its common table expressions."""
+        sql = _together(tuple(sql for sql, _ in statements))
+        self.run(sql, [value for _, values in statements for value in values])
 
     def allocate(self, count: int) -> list[int]:
         """Reserve ``count`` sequence numbers, ascending."""
@@ -78,9 +102,12 @@ class PostgresConnection:
         """Take turns with every other connection that asks for it, of any instance."""
         self.run("SELECT pg_advisory_xact_lock(?)", (purpose.value,))
 
-    def notify(self, payload: str) -> None:
+    def notify(self, payloads: Sequence[str]) -> None:
         """NOTIFY, delivered with the commit."""
-        self.run("SELECT pg_notify(?, ?)", (_CHANNEL, payload))
+        with _translated():
+            self._cursor.execute(
+                b"SELECT pg_notify($1, told) FROM unnest($2::text[]) told", (_CHANNEL, list(payloads))
+            )
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -109,7 +136,7 @@ class PostgresEngine:
 
     notifies = True
     writers = 2
-    """Two groups in flight: one collects and inserts while the other waits for the disk."""
+    """One for puts, which take turns anyhow, and one for everything else."""
 
     def __init__(self, url: str) -> None:
         self._url = url

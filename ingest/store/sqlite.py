@@ -81,6 +81,11 @@ class SqliteConnection:
         with _translated():
             self._database.executemany(sql, [tuple(row) for row in rows])
 
+    def run_together(self, statements: Sequence[tuple[str, Sequence[Value]]]) -> None:
+        """Execute statements, one after another: there are no round trips here."""
+        for sql, values in statements:
+            self.run(sql, values)
+
     def allocate(self, count: int) -> range:
         """Reserve ``count`` sequence numbers, ascending."""
         rows = self.run("UPDATE counters SET value = value + ? RETURNING value", (count,))
@@ -90,7 +95,7 @@ class SqliteConnection:
     def alone(self, purpose: Purpose) -> None:
         """There is one writer anyhow."""
 
-    def notify(self, payload: str) -> None:
+    def notify(self, payloads: Sequence[str]) -> None:
         """Nobody listens elsewhere: the events of one process stay in it."""
 
     def begin(self) -> None:

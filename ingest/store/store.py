@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from ingest.store import turns
 from ingest.store.connection import Connection, Engine, UnavailableError
 from ingest.store.rows import NewTurn, Put
-from ingest.store.writer import WriteLimits, Writers
+from ingest.store.writer import WriteLimits, Writer
 
 _READERS: Final = 4
 T = TypeVar("T")
@@ -22,7 +22,8 @@ class Store:
     def __init__(self, engine: Engine, limits: WriteLimits | None = None) -> None:
         self._engine = engine
         self._limits = limits or WriteLimits()
-        self._writers: Writers | None = None
+        self._puts: Writer | None = None
+        self._others: Writer | None = None
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._local = threading.local()
         self._connections: list[Connection] = []
@@ -30,7 +31,14 @@ class Store:
     async def open(self) -> None:
         """Migrate and begin. Raises :class:`UnavailableError` when the database is away."""
         await asyncio.to_thread(self._engine.prepare)
-        self._writers = Writers(self._engine.writer, self._engine.writers, self._limits, turns.put)
+        self._puts = self._others = self._writer()
+        if (
+            self._engine.writers > 1
+        ):  # what takes long, such as saving a batch of derived turns, delays no put
+            self._others = self._writer()
+
+    def _writer(self) -> Writer:
+        return Writer(self._engine.writer, self._limits, turns.put)
 
     @property
     def directory(self) -> Path | None:
@@ -48,22 +56,17 @@ class Store:
 
     @property
     def waiting(self) -> int:
-        """Writes that are not durable yet."""
-        return self._writers.waiting if self._writers else 0
+        """Puts (on an engine with one writer, writes of any kind) that are not durable yet."""
+        return self._puts.waiting if self._puts else 0
 
     async def put(self, new: Sequence[NewTurn]) -> list[Put]:
         """Store turns; when it returns they survive power loss. Raises as :meth:`write` does."""
         size = sum(turn.body.size for turn in new)
-        return await self._open_writers().put(new, size)
+        return await _opened(self._puts).put(new, size)
 
     async def write(self, work: Callable[[Connection], T], size: int = 0) -> T:
         """Do ``work`` in a transaction; it may be run again if it was rolled back."""
-        return await self._open_writers().write(work, size)
-
-    def _open_writers(self) -> Writers:
-        if self._writers is None:
-            raise UnavailableError("the store is not open")
-        return self._writers
+        return await _opened(self._others).write(work, size)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Do ``work`` on a connection for reading."""
@@ -92,8 +95,15 @@ class Store:
 
     async def close(self) -> None:
         """Make durable what waits, then let go of the database."""
-        if self._writers is not None:
-            await self._writers.close()
+        for writer in (self._puts, self._others):
+            if writer is not None:
+                await writer.close()
         await asyncio.to_thread(self._readers.shutdown)
         for connection in self._connections:
             connection.close()
+
+
+def _opened(writer: Writer | None) -> Writer:
+    if writer is None:
+        raise UnavailableError("the store is not open")
+    return writer

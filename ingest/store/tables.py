@@ -1,17 +1,20 @@
 """Rows in and out of tables whose columns are a struct's fields, in their order."""
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain, repeat
+from typing import Final, TypeVar, cast
 
 import msgspec
 from msgspec import Struct, structs
 
 from ingest.store.connection import Connection, Row, Value
 
-_CHUNK = 400
-_AT_ONCE = (64, 16, 4, 1)
+_CHUNK: Final = 256
+_AT_ONCE: Final = (64, 32, 16, 8, 4, 2, 1)
 """Rows of one INSERT, the largest number that fits first."""
 T = TypeVar("T", bound=Struct)
+V = TypeVar("V", bound=Value)
 
 
 def columns(struct: type[Struct], prefix: str = "") -> str:
@@ -29,22 +32,56 @@ def values(row: Struct) -> tuple[Value, ...]:
     return cast("tuple[Value, ...]", structs.astuple(row))
 
 
+@lru_cache(maxsize=256)
+def _insert(table: str, columns: int, count: int, conflict: str) -> str:
+    marks = f"({', '.join('?' * columns)})"
+    sql = f"INSERT INTO {table} VALUES {', '.join([marks] * count)}"  # noqa: S608 -- constants
+    return f"{sql} ON CONFLICT {conflict}" if conflict else sql
+
+
+def _spans(total: int) -> Iterator[tuple[int, int]]:
+    """From and to of the chunks of ``total`` rows."""
+    at = 0
+    for count in _AT_ONCE:
+        while total - at >= count:
+            yield at, at + count
+            at += count
+
+
 def put_rows(connection: Connection, table: str, rows: Sequence[Sequence[Value]], conflict: str = "") -> None:
     """Insert ``rows`` (all columns, in the table's order); ``conflict`` follows ON CONFLICT.
 
     Many rows go into one statement: each statement costs a round trip on PostgreSQL, and on
     SQLite a hand-over of the interpreter lock. Their numbers are few, so statements stay prepared.
     """
-    at = 0
-    for count in _AT_ONCE:
-        while len(rows) - at >= count:
-            chunk = rows[at : at + count]
-            marks = f"({', '.join('?' * len(chunk[0]))})"
-            sql = f"INSERT INTO {table} VALUES {', '.join([marks] * count)}"  # noqa: S608 -- constants
-            if conflict:
-                sql += f" ON CONFLICT {conflict}"
-            connection.run(sql, [value for row in chunk for value in row])
-            at += count
+    for start, end in _spans(len(rows)):
+        sql = _insert(table, len(rows[0]), end - start, conflict)
+        connection.run(sql, list(chain.from_iterable(rows[start:end])))
+
+
+def put_beside(connection: Connection, rows: Mapping[str, Sequence[Sequence[Value]]]) -> None:
+    """Insert into several tables, each as many rows as the others, with as few round trips as for one."""
+    for start, end in _spans(len(next(iter(rows.values())))):
+        connection.run_together(
+            [
+                (
+                    _insert(table, len(ones[0]), end - start, ""),
+                    list(chain.from_iterable(ones[start:end])),
+                )
+                for table, ones in rows.items()
+            ]
+        )
+
+
+def chunks(values: Sequence[V], size: int = _CHUNK) -> Iterator[tuple[str, Sequence[V]]]:
+    """The question marks of an IN, and its values, for up to ``size`` of ``values`` at a time.
+
+    Filled up with the last value to a power of two: so there are few statements, which stay prepared.
+    """
+    for start in range(0, len(values), size):
+        chunk = values[start : start + size]
+        count = 1 << (len(chunk) - 1).bit_length()
+        yield ", ".join("?" * count), [*chunk, *repeat(chunk[-1], count - len(chunk))]
 
 
 def insert(connection: Connection, table: str, rows: Sequence[Struct], conflict: str) -> None:
@@ -62,11 +99,8 @@ def fetch(
     connection: Connection, table: str, struct: type[T], tenant: str, ids: Iterable[str]
 ) -> dict[str, T]:
     """The rows of ``tenant`` under ``ids``, by id."""
-    wanted = list(ids)
     found: dict[str, T] = {}
-    for start in range(0, len(wanted), _CHUNK):
-        chunk = wanted[start : start + _CHUNK]
-        marks = ", ".join("?" * len(chunk))
+    for marks, chunk in chunks(list(ids)):
         sql = f"SELECT {columns(struct)} FROM {table} WHERE tenant = ? AND id IN ({marks})"  # noqa: S608 -- constants
         for row in connection.run(sql, (tenant, *chunk)):
             loaded = load(struct, row)

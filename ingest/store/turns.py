@@ -9,7 +9,7 @@ flagged ``reused``, because clients repeat their request ids. Rejected turns hol
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from msgspec import Struct, structs
 
@@ -18,12 +18,13 @@ from ingest.store.connection import Connection, Purpose, Row, Value
 from ingest.store.packing import pack, unpack
 from ingest.store.rows import Body, Fate, NewTurn, Put, State, TurnRow
 
-_LOOKUP_CHUNK: Final = 500
 TEXT_LIMIT: Final = 1024
 NAME_LIMIT: Final = 256
 """Characters of a column in an index: PostgreSQL refuses entries beyond 2.7 KB."""
 CONFLICT: Final = "the idempotency key was used before with another body"
 COLUMNS: Final = tables.columns(TurnRow)
+_New: TypeAlias = tuple[NewTurn, bytes | None, bytes | None, bool]
+"""A turn to insert, the hash of its key, its variant, and whether its request id was used before."""
 
 
 class _Known(Struct, frozen=True):
@@ -53,7 +54,7 @@ def put(connection: Connection, turns: Sequence[NewTurn]) -> list[Put]:
     hashes = [key_hash(turn.tenant, turn.key) if turn.key else None for turn in turns]
     known = _known(connection, {found for found in hashes if found is not None})
     answers: list[Put] = []
-    rows: list[tuple[NewTurn, bytes | None, bytes | None, bool]] = []
+    rows: list[_New] = []
     for turn, hashed in zip(turns, hashes, strict=True):
         if hashed is None:
             answers.append(Put(Fate.STORED, turn.id))
@@ -71,10 +72,7 @@ def put(connection: Connection, turns: Sequence[NewTurn]) -> list[Put]:
 
 def _known(connection: Connection, hashes: Iterable[bytes]) -> defaultdict[bytes, list[_Known]]:
     known: defaultdict[bytes, list[_Known]] = defaultdict(list)
-    wanted = list(hashes)
-    for start in range(0, len(wanted), _LOOKUP_CHUNK):
-        chunk = wanted[start : start + _LOOKUP_CHUNK]
-        marks = ", ".join("?" * len(chunk))
+    for marks, chunk in tables.chunks(list(hashes)):
         sql = (
             f"SELECT key_hash, variant, digest, id, state FROM turns WHERE key_hash IN ({marks}) ORDER BY seq"  # noqa: S608 -- question marks
         )
@@ -111,12 +109,20 @@ def _settle_rejected(
     return Put(Fate.STORED, turn.id), turn, variant
 
 
-def _insert(connection: Connection, rows: Sequence[tuple[NewTurn, bytes | None, bytes | None, bool]]) -> None:
+def _insert(connection: Connection, rows: Sequence[_New]) -> None:
     numbered = list(zip(connection.allocate(len(rows)), rows, strict=True))
-    tables.put_rows(connection, "turns", [turn_values(seq, *row) for seq, row in numbered])
-    tables.put_rows(connection, "bodies", [_body_values(seq, row[0].body) for seq, row in numbered])
-    waiting = [(seq,) for seq, row in numbered if row[0].state is State.ACCEPTED]
-    tables.put_rows(connection, "pending", waiting)
+    accepted = [one for one in numbered if one[1][0].state is State.ACCEPTED]
+    rejected = [one for one in numbered if one[1][0].state is State.REJECTED]
+    waiting = [(seq,) for seq, _ in accepted]
+    tables.put_beside(connection, {**_rows(accepted), "pending": waiting})
+    tables.put_beside(connection, _rows(rejected))
+
+
+def _rows(numbered: Sequence[tuple[int, _New]]) -> dict[str, list[tuple[Value, ...]]]:
+    return {
+        "turns": [turn_values(seq, *row) for seq, row in numbered],
+        "bodies": [_body_values(seq, row[0].body) for seq, row in numbered],
+    }
 
 
 def clean(text: str, limit: int = TEXT_LIMIT) -> str:

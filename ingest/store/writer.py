@@ -116,22 +116,16 @@ class _Queue:
             self.condition.notify_all()
 
 
-class Writers:
-    """One queue, and as many writer threads as the engine allows."""
+class Writer:
+    """One queue, and the thread that serves it. Its connection is its own."""
 
-    def __init__(
-        self, connect: Callable[[], Connection], count: int, limits: WriteLimits, merge: Merge
-    ) -> None:
+    def __init__(self, connect: Callable[[], Connection], limits: WriteLimits, merge: Merge) -> None:
         self._connect = connect
         self._merge = merge
         self._queue = _Queue(limits)
         self._loop = asyncio.get_running_loop()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"store-writer-{number}", daemon=True)
-            for number in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
 
     @property
     def waiting(self) -> int:
@@ -157,8 +151,7 @@ class Writers:
     async def close(self) -> None:
         """Finish what waits, then stop."""
         self._queue.close()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         connection: Connection | None = None
