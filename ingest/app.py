@@ -201,8 +201,10 @@ async def _hear(service: Service) -> None:
         loop.call_soon_threadsafe(service.hub.publish, events)
 
     listening = asyncio.create_task(asyncio.to_thread(service.store.listen, heard, stopped))
-    await service.hub.closed.wait()
-    stopped.set()
+    try:
+        await service.hub.closed.wait()
+    finally:  # also when another part failed: the thread would keep the process for ever
+        stopped.set()
     await listening
 
 
