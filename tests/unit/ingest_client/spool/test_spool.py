@@ -238,6 +238,17 @@ async def test_waiting_ends_when_a_turn_is_kept_and_when_one_becomes_due(place: 
     assert await place.claim(spool) == ["t1"]
 
 
+async def test_waiting_goes_on_while_nothing_is_kept_whatever_changed_before(place: Place) -> None:
+    """An idle sidecar sleeps: a wait that ends at once, again and again, cost it 5 % of a core."""
+    spool = await place.open()
+    for _ in range(2):  # after its opening, and after its last turn was settled
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(spool.wait_for_work(), 0.1)
+        await place.keep(spool, "t1")
+        (first,) = await spool.claim(1, LARGE, place.clock(), per_tenant=1)
+        await spool.acknowledge([first.seq])
+
+
 async def test_over_the_byte_quota_the_new_turn_is_shed_with_its_outcome(place: Place) -> None:
     """The default policy keeps what is kept."""
     spool = await place.open(SpoolSettings(quota_bytes=25_000, zstd_level=0))
