@@ -24,8 +24,8 @@ from capture.framing.sse import MAX_LINE_BYTES, SseFramer
 from capture.held import held_bytes
 from capture.turn import Damage, Diagnostic, Dialect, Ending, Refused, Turn
 
-BATCH_BYTES: Final = 16 * 1024
-"""Unread bytes are parsed when there are this many: one call for some eighty events."""
+BATCH_BYTES: Final = 8 * 1024
+"""Unread bytes are parsed when there are this many: one call for some forty events."""
 
 SLICE_BYTES: Final = 256 * 1024
 """Text that is read in one go: even events of nothing take milliseconds."""
@@ -139,12 +139,16 @@ class ResponseReducer:
         return self._turn(ending)
 
     @property
+    def waiting_bytes(self) -> int:
+        """What was fed and is not read yet."""
+        return self._pending_bytes + self._unread_bytes
+
+    @property
     def held_bytes(self) -> int:
-        """About how much memory this takes, without what it always takes."""
-        waiting = self._pending_bytes + self._unread_bytes
+        """About how much memory what was read takes. For a stream this is looked up (``capture.held``)."""
         if self._framer is None:
-            return waiting + self.decoded_bytes
-        return waiting + held_bytes(self._framer) + held_bytes(self._fold)
+            return self.decoded_bytes
+        return held_bytes(self._framer) + held_bytes(self._fold)
 
     @property
     def document(self) -> bytes:

@@ -19,9 +19,16 @@ from prometheus_client.core import Metric
 from capture.dialects.catalog import CATALOG
 from capture.outcomes import Outcome
 from capture.routes import ROUTES
+from extproc.budget import Budget
+from extproc.checkpoints import Checkpointer
+from extproc.exchange import Instant
+from extproc.helpers import Helper
 from extproc.metrics import WorkerMetrics
+from extproc.open_metrics import OpenMetrics
 from extproc.phases import TRANSITIONS
 from extproc.queue_metrics import DeliveryMetrics, SpoolMetrics
+from extproc.reconcile.tally import Tally
+from extproc.shelf import Shelf
 from extproc.transport.base import TransportCounters
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.delivery.delivery import Delivery
@@ -53,7 +60,7 @@ def reference() -> str:
             ((f"`{each.value}`", each.state.value, each.owner.value) for each in Outcome),
         ),
         "## Metrics of the sidecar",
-        "Every sample has its worker's number as the label `worker`.",
+        "Samples of a worker have its number as the label `worker`; `steno_access_log_…` are the supervisor's.",
         _metrics(),
         "## Dialects",
         _dialects(),
@@ -97,14 +104,16 @@ def _settings() -> Iterable[str]:
 
 
 async def _families() -> list[Metric]:
-    """Every family of a worker's page, from a worker's own parts."""
+    """Every family of a worker's page, from a worker's own parts, and the access log's."""
     registry = WorkerMetrics(Ledger(), TransportCounters).registry
     spool = await Spool.open(Path(), SpoolSettings(memory_only=True))
     endpoints = (EndpointSettings(url="http://127.0.0.1:8090"),)
     delivery = Delivery(spool, DeliverySettings(endpoints=endpoints), SystemClock(), random.random)
     registry.register(SpoolMetrics(spool))
     registry.register(DeliveryMetrics(delivery))
-    families = list(registry.collect())
+    checkpointer = Checkpointer(checkpoints=spool, sink=spool, name=str, clock=lambda: Instant(0, 0))
+    registry.register(OpenMetrics(Budget(), Shelf(None), Helper(), checkpointer))
+    families = [*registry.collect(), *Tally().registry.collect()]
     await spool.close(1.0)
     return families
 

@@ -23,16 +23,20 @@ from typing import Final
 
 from capture.outcomes import State
 from extproc.admin import AdminPages, AdminServer
+from extproc.budget import Budget
 from extproc.checkpoints import Checkpointer
 from extproc.exchange import ExchangeRules, Instant
 from extproc.generation import last_metrics_file
+from extproc.helpers import Helper
 from extproc.metrics import WorkerMetrics
+from extproc.open_metrics import OpenMetrics
 from extproc.pipeline import Pipeline, PipelineLimits
 from extproc.policy import OnePolicy, Policy
 from extproc.queue_metrics import DeliveryMetrics, SpoolMetrics
 from extproc.reconcile.feed import Feed, Orders
 from extproc.recorder import Recorder
 from extproc.settings import SidecarSettings, TlsSettings
+from extproc.shelf import Shelf
 from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
 from extproc.transport.base import ServerTls, StreamAcceptor, Transport, TransportCounters
 from extproc.transport.binding import prefer_newest
@@ -44,8 +48,6 @@ from ingest_client.spool.spool import Spool
 
 _log = logging.getLogger(__name__)
 
-_LAG_EVERY_S: Final = 0.1
-_LAG_WINDOW: Final = 10
 _STREAMS_SHARE: Final = 0.5
 """Of the drain time, for streams that are still open."""
 
@@ -108,6 +110,8 @@ class Worker:
         self._delivery = Delivery(self._spool, settings.delivery, SystemClock(), random.random)
         self._metrics.registry.register(SpoolMetrics(self._spool))
         self._metrics.registry.register(DeliveryMetrics(self._delivery))
+        self._shelf = Shelf(None if settings.spool.memory_only else settings.data_dir)
+        self._helper = Helper(settings.log_level)
         self._pipeline = Pipeline(
             sink=self._spool,
             checkpoints=self._spool,
@@ -115,13 +119,18 @@ class Worker:
             observer=self._feed or self._metrics,
             limits=PipelineLimits(max_turns=settings.queue_turns, max_bytes=settings.queue_bytes),
             wall_ns=time.time_ns,
+            shelf=self._shelf,
+            helper=self._helper,
         )
         self._checkpointer = Checkpointer(
             checkpoints=self._spool, sink=self._spool, name=self._pipeline.name, clock=_now
         )
+        budget = Budget(settings.budget)
+        self._open = OpenMetrics(budget, self._shelf, self._helper, self._checkpointer)
+        self._metrics.registry.register(self._open)
         policy = Policy(errors=settings.capture_errors, quarantine_raw=settings.quarantine_raw)
         recorder = Recorder(
-            rules=ExchangeRules(OnePolicy(policy), settings.classifier),
+            rules=ExchangeRules(OnePolicy(policy), settings.classifier, budget),
             pipeline=self._pipeline,
             checkpointer=self._checkpointer,
             ledger=self._ledger,
@@ -140,12 +149,12 @@ class Worker:
         self._transport.health.serving = True
 
     async def run(self, stopping: asyncio.Event, replaced: asyncio.Event) -> None:
-        """Work until ``stopping``, or until ``replaced`` and the streams have ended; then drain and return."""
+        """Work until ``stopping``, or ``replaced`` and the streams have ended; then drain and return."""
         assert self._delivery is not None
         async with asyncio.TaskGroup() as tasks:
             delivering = tasks.create_task(self._delivery.run())
             keeping = tasks.create_task(self._pipeline.run())
-            watching = tasks.create_task(self._watch_loop())
+            watching = tasks.create_task(self._metrics.loop_lag.run())
             checkpointing = [
                 tasks.create_task(self._checkpointer.run()),
                 tasks.create_task(self._checkpointer.sweep_forever()),
@@ -189,6 +198,8 @@ class Worker:
             task.cancel()
         await self._pipeline.drain()
         keeping.cancel()
+        await asyncio.to_thread(self._helper.stop)
+        self._shelf.close()
         await self._delivery.close(max(0.5, until - time.monotonic()), drain=True)
         await delivering
         await self._spool.close(max(0.5, until - time.monotonic()))
@@ -197,15 +208,6 @@ class Worker:
         """Return when everything counted so far is on disk: writes come to the spool in order."""
         assert self._spool is not None
         await self._spool.forget("")
-
-    async def _watch_loop(self) -> None:
-        """How late the loop runs: anything that holds it delays Envoy's keepalive."""
-        worst: list[float] = []
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(_LAG_EVERY_S)
-            worst = [*worst[-_LAG_WINDOW + 1 :], time.monotonic() - before - _LAG_EVERY_S]
-            self._metrics.loop_lag.set(max(0.0, *worst))
 
     # -- pages ----------------------------------------------------------------
 
@@ -238,6 +240,8 @@ class Worker:
                 "outcomes": {outcome.value: count for outcome, count in sorted(ledger.ended.items())},
             },
             "waiting_bytes": self._pipeline.waiting_bytes,
+            "open": self._open.state(),
+            "loop_lag_worst_s": self._metrics.loop_lag.worst_s(),
             "checkpoints": asdict(self._checkpointer.counters),
             "delivery": asdict(self._delivery.snapshot()) if self._delivery is not None else None,
         }

@@ -128,7 +128,7 @@ _FIRST_READ_BYTES: Final = 16 * 1024
 _CODED_READ_BYTES: Final = 2 * 1024
 """Bytes of an answer that are read until its account is asked again: longer later, as the answer grows by
 halves; short where a byte may stand for a thousand."""
-_PENDING_BYTES: Final = 8 * 1024
+_PENDING_BYTES: Final = 4 * 1024
 """What the reducer has not parsed yet: half a batch on average."""
 _LOOKED_AT_FROM_BYTES: Final = 64 * 1024
 _USUAL_SHARE: Final = 4
@@ -431,7 +431,7 @@ def _wanted(captured: Captured, before: int, more: int) -> int:
         held = before // _USUAL_SHARE
     else:
         held = captured.reducer.held_bytes
-    return held + held * more // before + _PENDING_BYTES
+    return held + held * more // before + max(captured.reducer.waiting_bytes, _PENDING_BYTES)
 
 
 def _part(captured: Captured) -> ShedPart:

@@ -8,12 +8,13 @@ never disagree with either. Labels come from closed sets; what is not in them is
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from capture.outcomes import Outcome, State
 from capture.routes import Provider
 from extproc.exchange import Captured
+from extproc.loop_lag import LoopLag
 from extproc.transport.base import TransportCounters
 from extproc.transport.reasons import Reason
 from ingest_client.ledger import Ledger
@@ -54,11 +55,7 @@ class WorkerMetrics:
             buckets=_BYTES,
             registry=self.registry,
         )
-        self.loop_lag = Gauge(
-            "steno_loop_lag_seconds",
-            "How late the event loop was, at worst in the last second.",
-            registry=self.registry,
-        )
+        self.loop_lag = LoopLag(self.registry)
         self._make_every_row()
 
     def kept(self, captured: Captured, record: Record) -> None:

@@ -202,7 +202,8 @@ def _weight(captured: Captured) -> int:
 
 def _work(captured: Captured) -> int:
     """Bytes that have to be decoded, searched or written."""
-    answer = captured.reducer.held_bytes if captured.reducer is not None else 0
+    reducer = captured.reducer
+    answer = reducer.held_bytes + reducer.waiting_bytes if reducer is not None else 0
     return captured.request.kept_bytes + answer + len(captured.held) + len(captured.error_body)
 
 

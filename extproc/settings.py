@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from capture.classify import Classifier
+from extproc.budget import BudgetLimits
 from ingest_client.delivery.settings import DeliverySettings
 from ingest_client.spool.settings import SpoolSettings
 
@@ -36,6 +37,7 @@ class SidecarSettings:
     drain_s: float
     queue_turns: int
     queue_bytes: int
+    budget: BudgetLimits
     capture_errors: bool
     quarantine_raw: bool
     log_level: str

@@ -14,6 +14,7 @@ import yaml
 
 from capture.classify import Classifier, Override
 from capture.turn import Dialect
+from extproc.budget import BudgetLimits
 from extproc.generation import WorkerError
 from extproc.logs import log_to_stderr
 from extproc.settings import SidecarSettings, TlsSettings
@@ -108,6 +109,11 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         drain_s=cast("float", value("drain")),
         queue_turns=cast("int", value("queue_turns")),
         queue_bytes=cast("int", value("queue_bytes")),
+        budget=BudgetLimits(
+            max_bytes=cast("int", value("memory_budget")),
+            max_exchanges=cast("int", value("open_exchanges")),
+            tenant_share=cast("int", value("tenant_share")) / 100,
+        ),
         capture_errors=cast("bool", value("capture_errors")),
         quarantine_raw=cast("bool", value("quarantine_raw")),
         log_level=cast("str", value("log_level")),

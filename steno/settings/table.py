@@ -168,6 +168,27 @@ ROWS: Final = (
         also="TAPES_DISPATCH_BYTE_BUDGET",
     ),
     Row(
+        path="extproc.memory_budget",
+        kind=Size(8 << 20, _LARGEST_BYTES),
+        default="256MiB",
+        help="Memory that exchanges of one worker may hold, from headers until the turn is on disk.",
+        reason="5,000 open streams of usual size; beyond it answers are truncated, then turns shed",
+    ),
+    Row(
+        path="extproc.open_exchanges",
+        kind=Whole(1, 10_000_000),
+        default="40000",
+        help="Exchanges of one worker that may be open, or wait for disk, before new ones are shed.",
+        reason="more streams than one worker can read",
+    ),
+    Row(
+        path="extproc.tenant_share",
+        kind=Whole(1, 100),
+        default="75",
+        help="Percent of both that one tenant may take, of what the other tenants leave.",
+        reason="alone nearly all, beside another nearly half, and a newcomer finds room",
+    ),
+    Row(
         path="extproc.backends_file",
         kind=File(),
         default="",
