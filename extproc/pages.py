@@ -105,7 +105,8 @@ class Pages:
             if isinstance(answer, bytes):
                 pages[slot.index, each.number] = answer
             elif isinstance(answer, UNREACHABLE):
-                _log.warning(
+                _log.log(
+                    logging.WARNING if each is slot.serving else logging.DEBUG,
                     "worker does not answer",
                     extra={
                         "worker": slot.index,

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "ledger": "show what became of every exchange",
     "replay": "send recorded exchanges or exported turns again",
     "reduce": "show what recorded exchanges reduce to",
+    "config": "print configuration that matches Steno's settings: Envoy's side",
 }
 """Each command is a module of ``steno.commands`` with ``configure(parser)``; only the one
 that was asked for is imported, because some load a server and some must start at once."""
