@@ -85,6 +85,7 @@ class Bench:
         self.sink_port = 0
 
     def __enter__(self) -> "Bench":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started must be ended
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,7 +99,7 @@ class Bench:
         self.sink_port = server.ports[0]
         return server
 
-    def posts(self) -> int:
+    def turns_delivered(self) -> int:
         """How many turns the sink has taken."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.sink_port}/", timeout=10) as answer:
             return int(answer.read())

@@ -1,7 +1,7 @@
 """One LLM turn as Envoy shows it: the serialised messages of one ext_proc stream.
 
-A request of 2 KB, then an Anthropic stream whose text deltas are frames of equal size. The
-words differ, so that nothing is cached for being equal.
+A request of 2 KB, then an OpenAI stream whose frames are of equal size: 200 bytes is what OpenAI itself
+sends for a token. The words differ, so that nothing is cached for being equal.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Final
 
 from extproc.pb.ext_proc_pb2 import HeaderValue, ProcessingMode, ProcessingRequest, ProtocolConfiguration
 
-PATH: Final = "/v1/messages"
+PATH: Final = "/v1/chat/completions"
 _STREAMED: Final = ProcessingMode.STREAMED
 
 
@@ -30,28 +30,10 @@ def request_body(size_bytes: int = 2048) -> bytes:
     return _request("q" * (size_bytes - len(empty)))
 
 
-def sse_frames(chunks: int, chunk_bytes: int) -> list[bytes]:
-    """An answer: ``chunks`` deltas of exactly ``chunk_bytes``, and the frames around them."""
-    usage = {"input_tokens": 10, "output_tokens": 1}
-    message: dict[str, object] = {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "content": [],
-        "stop_reason": None, "stop_sequence": None, "usage": usage,
-    }  # fmt: skip
-    start: dict[str, object] = {"type": "message_start", "message": message}
-    block: dict[str, object] = {
-        "type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}
-    }  # fmt: skip
-    delta: dict[str, object] = {
-        "type": "message_delta",
-        "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-        "usage": {"output_tokens": chunks},
-    }
-    last = (_sse({"type": "content_block_stop", "index": 0}), _sse(delta), _sse({"type": "message_stop"}))
-    return [
-        _sse(start) + _sse(block),
-        *(_delta(number, chunk_bytes) for number in range(chunks)),
-        b"".join(last),
-    ]
+def sse_frames(chunks: int, chunk_bytes: int = 200) -> list[bytes]:
+    """An answer: ``chunks`` deltas of exactly ``chunk_bytes`` (at least 180), and what ends a stream."""
+    last = _chunk({}, "chatcmpl-", "stop") + b"data: [DONE]\n\n"
+    return [*(_delta(number, chunk_bytes) for number in range(chunks)), last]
 
 
 def make_turn(chunks: int, chunk_bytes: int = 200, *, observe: bool = True) -> Turn:
@@ -59,7 +41,7 @@ def make_turn(chunks: int, chunk_bytes: int = 200, *, observe: bool = True) -> T
     request = request_body()
     head = _headers(
         {
-            ":method": "POST", ":path": PATH, ":authority": "api.anthropic.com", ":scheme": "https",
+            ":method": "POST", ":path": PATH, ":authority": "api.openai.com", ":scheme": "https",
             "content-type": "application/json", "content-length": str(len(request)),
             "user-agent": "bench/1.0", "x-request-id": "3f7a4a34-9b1c-4c86-8f4e-5a3d0f3b6f10",
             "x-forwarded-proto": "http",
@@ -86,23 +68,23 @@ def make_turn(chunks: int, chunk_bytes: int = 200, *, observe: bool = True) -> T
 
 def _request(text: str) -> bytes:
     document = {
-        "model": "claude", "max_tokens": 1024, "stream": True, "messages": [{"role": "user", "content": text}]
+        "model": "gpt", "max_tokens": 1024, "stream": True, "messages": [{"role": "user", "content": text}]
     }  # fmt: skip
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _sse(event: dict[str, object]) -> bytes:
-    return f"event: {event['type']}\ndata: {json.dumps(event, separators=(',', ':'))}\n\n".encode()
+def _chunk(delta: dict[str, str], identity: str, finish: str | None = None) -> bytes:
+    event = {
+        "id": identity, "object": "chat.completion.chunk", "created": 1750000000, "model": "gpt",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }  # fmt: skip
+    return f"data: {json.dumps(event, separators=(',', ':'))}\n\n".encode()
 
 
 def _delta(number: int, size_bytes: int) -> bytes:
-    def frame(text: str) -> bytes:
-        return _sse(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
-        )
-
-    word = f" word{number}"
-    return frame(word + "x" * (size_bytes - len(frame(word))))
+    said = {"content": f" word{number}"}
+    room = size_bytes - len(_chunk(said, "chatcmpl-"))
+    return _chunk(said, "chatcmpl-" + "x" * room)
 
 
 def _headers(fields: dict[str, str]) -> list[HeaderValue]:

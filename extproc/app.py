@@ -263,7 +263,7 @@ def _transport(settings: SidecarSettings, address: Address, acceptor: StreamAcce
         raise AddressError(
             f"the transport http2 needs {error.name}, which is not installed: pip install 'steno[http2]'"
         ) from error
-    return Http2Transport(address, acceptor, tls=_tls(settings.tls), reuse_port=True)
+    return Http2Transport(address, acceptor, tls=_tls(settings.tls), reuse_port=True, rest_s=settings.rest_s)
 
 
 def _tls(settings: TlsSettings | None) -> ServerTls | None:

@@ -118,6 +118,7 @@ def sidecar_settings(values: Mapping[str, object]) -> SidecarSettings:
         quarantine_raw=cast("bool", value("quarantine_raw")),
         log_level=cast("str", value("log_level")),
         transport=cast("str", value("transport")),
+        rest_s=cast("float", value("rest")),
         classifier=classifier,
         access_log_listen=cast("str", value("access_log_listen")),
         access_log_grace_s=cast("float", value("access_log_grace")),

@@ -59,6 +59,13 @@ ROWS: Final = (
         reason="http2 has not held every proof yet (docs/decisions/0008)",
     ),
     Row(
+        path="extproc.rest",
+        kind=Span(0, 0.2),
+        default="20ms",
+        help="How long http2 waits between small reads where Envoy waits for no answer; 0: never.",
+        reason="one read then takes in the chunks of many streams; short beside Envoy's ping timeout of 1 s",
+    ),
+    Row(
         path="extproc.admin_listen",
         kind=Listen(),
         default="127.0.0.1:9090",
