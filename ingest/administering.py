@@ -1,26 +1,25 @@
 """The handlers of the administrator: deletion, export, deriving again."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ingest import views
+from ingest import portable, views
 from ingest.access import Role
 from ingest.reading import QueryError, time_of
 from ingest.replies import Deleted, Requeued, reply
 from ingest.service import Service
-from ingest.store import deletion, reads, turns
-from ingest.store.reads import Cursor, Page
+from ingest.store import deletion
+from ingest.store import portable as portable_rows
 from ingest.writing import principal_of, service_of
 
-_EXPORT_PAGE: Final = 50
+_log = logging.getLogger("steno.ingest")
 _SETTLE_S: Final = 5.0
-_ENCODER: Final = msgspec.json.Encoder()
 
 
 def _tenant(request: Request) -> str:
@@ -58,20 +57,20 @@ async def derive_again(request: Request) -> Response:
 
 
 async def export(request: Request) -> Response:
-    """Write out the turns of a tenant as JSON lines, newest first, with their bodies."""
-    tenant = _tenant(request)
-    page = Page(tenant=tenant, limit=_EXPORT_PAGE, state=request.query_params.get("state", ""))
-    return StreamingResponse(_lines(service_of(request), page), media_type="application/x-ndjson")
+    """Write out the turns of a tenant as JSON lines, oldest first, with their bodies."""
+    choice = portable_rows.Choice(tenant=_tenant(request), state=request.query_params.get("state", ""))
+    return StreamingResponse(_lines(service_of(request), choice), media_type="application/x-ndjson")
 
 
-async def _lines(service: Service, page: Page) -> AsyncGenerator[bytes]:
+async def _lines(service: Service, choice: portable_rows.Choice) -> AsyncGenerator[bytes]:
+    after = 0
     while True:
-        found = await service.store.read(partial(reads.turns, page=page))
+        found = await service.store.read(partial(portable_rows.page, choice=choice, after=after))
         for one in found:
-            body = await service.store.read(partial(turns.body, seq=one.turn.seq))
-            if body is not None:
-                yield _ENCODER.encode(views.exported(one.turn, body)) + b"\n"
-        if len(found) < page.limit:
+            if isinstance(one, portable_rows.Unreadable):
+                _log.error("turn %s cannot be exported: %s", one.turn.id, one.reason)
+            else:
+                yield portable.encode(one)
+        if not found:
             return
-        last = found[-1].turn
-        page = msgspec.structs.replace(page, cursor=Cursor(last.received_at_us, str(last.seq)))
+        after = found[-1].turn.seq

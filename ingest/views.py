@@ -336,28 +336,3 @@ def node_item(node: NodeDetail) -> NodeItem:
 def usage_item(row: UsageRow) -> UsageItem:
     """Totals of one group."""
     return UsageItem(**{name: getattr(row, name) for name in UsageItem.__struct_fields__})
-
-
-class Exported(Struct, frozen=True, kw_only=True):
-    """A turn as it leaves: its row, and the members of the envelope it came in."""
-
-    turn: TurnRow
-    request: Raw | None
-    response: Raw | None
-    meta: Raw | None
-    session: Raw | None
-    raw_response: bytes
-    raw_response_encoding: str
-
-
-def exported(turn: TurnRow, body: Body) -> Exported:
-    """One line of an export."""
-    return Exported(
-        turn=turn,
-        request=shown(body.request),
-        response=shown(body.response),
-        meta=shown(body.meta),
-        session=shown(body.session),
-        raw_response=body.raw_response,
-        raw_response_encoding=body.raw_response_encoding,
-    )

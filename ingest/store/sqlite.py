@@ -136,7 +136,7 @@ class SqliteEngine:
     notifies = False
 
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
-        self._path = path
+        self.path = path
         self.directory: Path | None = path.parent
         self._vfs = vfs
 
@@ -145,7 +145,7 @@ class SqliteEngine:
 
     def prepare(self) -> None:
         """Create the file, its directory and its schema, or bring them up to date."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = self.writer()
         try:
             _migrate(connection)
@@ -162,7 +162,7 @@ class SqliteEngine:
 
     def _open(self, flags: int, pragmas: Sequence[str]) -> SqliteConnection:
         with _translated():
-            database = apsw.Connection(str(self._path), flags=flags, vfs=self._vfs)
+            database = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs)
             database.set_busy_timeout(_BUSY_MS)
             database.limit(apsw.SQLITE_LIMIT_LENGTH, _MAX_BLOB)
             connection = SqliteConnection(cast("_Database", database))

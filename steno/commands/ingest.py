@@ -1,4 +1,4 @@
-"""``steno ingest``: run the ingest service."""
+"""``steno ingest``: run the ingest service; with an action, do something to its store."""
 
 import argparse
 import logging
@@ -13,6 +13,7 @@ from extproc.logs import log_to_stderr
 from ingest.app import StartError, run
 from ingest.retention import Rule
 from ingest.settings import IngestSettings
+from steno.commands.ingest_store import add_actions
 from steno.settings.flags import add_flags, read_flags
 from steno.settings.load import SettingsError
 
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_flags(parser, "ingest")
     parser.set_defaults(run=_run)
+    add_actions(parser)
 
 
 def _run(parsed: argparse.Namespace) -> int:

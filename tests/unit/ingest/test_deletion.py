@@ -137,5 +137,5 @@ async def test_an_export_has_every_turn_whole(client: Client) -> None:
     answer = await client.get("/v1/export", params={"tenant": "default"})
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert len(lines) == 6
-    assert lines[-1]["request"] == turn("0")["request"]
-    assert lines[-1]["response"]["message"]["content"][0]["text"] == "secret of s1"
+    assert lines[0]["request"] == turn("0")["request"]
+    assert lines[0]["response"]["message"]["content"][0]["text"] == "secret of s1"
