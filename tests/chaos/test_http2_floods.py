@@ -1,104 +1,213 @@
-"""T20: floods at the port cost their own connection, and nobody else anything."""
+"""T20: floods at the gRPC port cost their own connection, and nobody else anything.
+
+The attacks of ``tests.chaos.floods`` at once, on one server, for ``STENO_T20_SECONDS``
+(10), beside a user who does no harm. Attackers, server and user have a process each. The
+http2 transport ends every attacker's connection with the reason, and counts it. gRPC's own
+server ends next to none; of it is asked what it can do.
+"""
 
 import asyncio
-import resource
-from pathlib import Path
+import contextlib
+import json
+import logging
+import os
+import statistics
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, NamedTuple
 
 import grpc
+import psutil
 import pytest
 
 from extproc.transport.address import TcpAddress
-from extproc.transport.http2 import frames
 from extproc.transport.http2.limits import Limits
-from extproc.transport.http2.server import Http2Transport
 from extproc.transport.reasons import Reason
-from tests.unit.extproc.transport.http2.client import GREETING, head
-from tests.unit.extproc.transport.http2.test_connection import FLOODS
-from tests.unit.extproc.transport.peer import Peer, Recorder, exchange, status
+from tests.chaos.floods import ATTACKS
+from tests.paths import PROJECT
+from tests.unit.extproc.transport.peer import Peer, exchange, status
 
-GROWTH_BYTES = 96 * 1024 * 1024
+_log = logging.getLogger(__name__)
+
+SECONDS = float(os.environ.get("STENO_T20_SECONDS", "10"))
+GRPCIO_GROWTH_BYTES = 512 << 20
+LONGEST_S = 3.0
+RECOVERY_S = 120.0
+MIB = 1 << 20
 
 
-def rss_bytes() -> int:
-    """What this process holds in memory now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
+class Python:
+    """A program of ours in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.seen = psutil.Process(process.pid)
+
+    async def line(self) -> str:
+        """The next line that it prints."""
+        assert self._process.stdout is not None
+        return (await self._process.stdout.readline()).decode()
+
+    async def report(self) -> Any:
+        """Its last line, a JSON document; its input has ended by then."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        found = json.loads(await self.line())
+        await self._process.wait()
+        return found
 
 
-async def flood(transport: Http2Transport, attack: bytes) -> bytes:
-    """Send it all, and return what came back before the end of the connection."""
-    assert isinstance(transport.address, TcpAddress)
-    reader, writer = await asyncio.open_connection(transport.address.host, transport.address.port)
-    received = b""
+@contextlib.asynccontextmanager
+async def running(*arguments: str, quiet: bool = False) -> AsyncGenerator[Python]:
+    """``python -m`` for the length of a block. ``quiet``: gRPC's core writes a line for each bad header."""
+    stderr = asyncio.subprocess.DEVNULL if quiet else None
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, cwd=PROJECT,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=stderr,
+    )  # fmt: skip
     try:
-        writer.write(attack)
-        async with asyncio.timeout(10):
-            while got := await reader.read(65536):
-                received += got
-    except ConnectionError:
-        pass  # closed on us while we were still sending: as good an end
+        yield Python(process)
     finally:
-        writer.transport.abort()
-    return received
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
-async def one_user(transport: Http2Transport) -> grpc.StatusCode:
-    """A whole exchange of somebody who does no harm."""
-    async with Peer(transport.address) as peer:
-        call = peer.call()
-        for message in exchange(observe=True):
-            await call.write(message)
-        return await status(call)
+async def one_exchange(peer: Peer) -> float:
+    """A whole exchange of somebody who does no harm; how long it took."""
+    began = asyncio.get_running_loop().time()
+    call = peer.call()
+    for message in exchange(observe=True):
+        await call.write(message)
+    assert await status(call) is grpc.StatusCode.OK
+    return asyncio.get_running_loop().time() - began
 
 
-@pytest.mark.parametrize("reason", FLOODS)
-async def test_a_flood_ends_its_own_connection_and_is_counted(reason: Reason) -> None:
-    """Five at once; a user beside them is served, and memory does not stay behind."""
-    transport = Http2Transport(TcpAddress("127.0.0.1", 0), Recorder())
-    await transport.start()
-    try:
-        await one_user(transport)
-        before = rss_bytes()
-        floods = [asyncio.ensure_future(flood(transport, GREETING + FLOODS[reason])) for _ in range(5)]
-        async with asyncio.timeout(20):
-            assert await one_user(transport) is grpc.StatusCode.OK
-            await asyncio.gather(*floods)
-        assert transport.counters.broken_connections == {reason: 5}
-        assert rss_bytes() - before < GROWTH_BYTES
-        assert transport.counters.streams_open == 0
-    finally:
-        await transport.stop(0)
+class Beside(NamedTuple):
+    """What was seen while the floods came."""
+
+    took_s: list[float]
+    rss_bytes: int
 
 
-async def test_a_peer_that_never_greets_is_sent_away() -> None:
-    """A slow preface holds a socket only so long."""
-    transport = Http2Transport(TcpAddress("127.0.0.1", 0), Recorder(), limits=Limits(preface_s=0.2))
-    await transport.start()
-    try:
-        received = await flood(transport, frames.PREFACE[:10])
-        assert received.endswith(Reason.SLOW_PREFACE.value.encode())
-        assert transport.counters.broken_connections == {Reason.SLOW_PREFACE: 1}
-    finally:
-        await transport.stop(0)
+async def user(peer: Peer | None, server: psutil.Process, flooding: "asyncio.Future[Any]") -> Beside:
+    """Exchange after exchange, if there is a user, until the floods are over."""
+    took_s: list[float] = []
+    rss_bytes = 0
+    while not flooding.done():
+        if peer is not None:
+            took_s.append(await one_exchange(peer))
+        rss_bytes = max(rss_bytes, server.memory_info().rss)
+        await asyncio.sleep(0.02)
+    return Beside(took_s, rss_bytes)
 
 
-async def test_a_peer_with_shut_windows_holds_up_only_itself() -> None:
-    """Zero windows: its answers wait in its own stream; a user beside it is served."""
-    transport = Http2Transport(TcpAddress("127.0.0.1", 0), Recorder())
-    await transport.start()
-    assert isinstance(transport.address, TcpAddress)
-    try:
-        shut = frames.PREFACE + frames.settings({frames.INITIAL_WINDOW_SIZE: 0}) + head(1)
-        _, writer = await asyncio.open_connection(transport.address.host, transport.address.port)
-        message = exchange(observe=False)[0]
-        framed = b"\0" + len(message).to_bytes(4, "big") + message
-        writer.write(shut + frames.frame(frames.DATA, 0, 1, framed) * 100)
-        await writer.drain()
-        async with asyncio.timeout(10):
-            assert await one_user(transport) is grpc.StatusCode.OK
-            while transport.counters.answers < 100:
-                await asyncio.sleep(0.01)
-        assert not transport.counters.broken_connections
-        writer.transport.abort()
-    finally:
-        await transport.stop(0)
+class Flooded(NamedTuple):
+    """What became of one server under a set of attacks. ``attacks``: as the attackers saw it."""
+
+    attacks: dict[str, Any]
+    beside: Beside
+    growth_bytes: int
+    idle_cpu_s: float
+    counted: Any
+
+
+async def flooded(transport: str, attacks: Sequence[str], *, user_beside: bool) -> Flooded:
+    """Flood a server of its own, and look at it while that lasts and afterwards."""
+    async with running("tests.chaos.flooded", transport, quiet=True) as server:
+        port = int(await server.line())
+        async with Peer(TcpAddress("127.0.0.1", port)) as peer:
+            alone_s = [await one_exchange(peer) for _ in range(50)]
+            before_bytes, before_s = server.seen.memory_info().rss, cpu_s(server)
+            async with running("tests.chaos.floods", str(port), str(SECONDS), *attacks) as attackers:
+                flooding = asyncio.ensure_future(attackers.report())
+                beside = await user(peer if user_beside else None, server.seen, flooding)
+                told = await flooding
+            spent_s = cpu_s(server) - before_s
+        recovered_s, idle_cpu_s = await recovery(server, port)
+        counted = await server.report()
+    took_s = beside.took_s or [0.0]
+    _log.info(
+        "T20 %s, %.0f s of %s: %d exchanges beside, p50 %.1f ms, longest %.0f ms (alone p50 %.1f ms); RSS %+.0f MiB"
+        " at most; %.1f s of CPU; serves %.1f s after, %.2f s of CPU in an idle second",
+        transport, SECONDS, ", ".join(attacks), len(beside.took_s), 1e3 * statistics.median(took_s),
+        1e3 * max(took_s), 1e3 * statistics.median(alone_s), (beside.rss_bytes - before_bytes) / MIB, spent_s,
+        recovered_s, idle_cpu_s,
+    )  # fmt: skip
+    for name, each in told.items():
+        _log.info("T20 %s, %s: %s", transport, name, each)
+    return Flooded(told, beside, beside.rss_bytes - before_bytes, idle_cpu_s, counted)
+
+
+async def recovery(server: Python, port: int) -> tuple[float, float]:
+    """How long it takes until somebody new is served, and the CPU of a second after that."""
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(RECOVERY_S):
+        while True:
+            async with Peer(TcpAddress("127.0.0.1", port)) as peer:
+                with contextlib.suppress(TimeoutError, grpc.RpcError, AssertionError):
+                    await one_exchange(peer)
+                    break
+    took_s = asyncio.get_running_loop().time() - began
+    await asyncio.sleep(1.5)  # for what still lingers
+    before_s = cpu_s(server)
+    await asyncio.sleep(1.0)
+    return took_s, cpu_s(server) - before_s
+
+
+def cpu_s(server: Python) -> float:
+    """CPU time that a process has used."""
+    times = server.seen.cpu_times()
+    return times.user + times.system
+
+
+@pytest.mark.timeout(90 + 2 * SECONDS)
+async def test_floods_at_http2_end_their_own_connections_and_are_counted() -> None:
+    """All at once. Memory stays in its budget, the user is served, nothing stays behind, each reason is told."""
+    seen = await flooded("http2", list(ATTACKS), user_beside=True)
+    assert max(seen.beside.took_s) < LONGEST_S
+    assert seen.growth_bytes < Limits().process_bytes + (64 << 20)
+    assert seen.idle_cpu_s < 0.5
+    assert seen.counted["streams_open"] == 0
+    check_reasons(seen.attacks, seen.counted["metrics"])
+
+
+# gRPC's own server takes each stream of a rapid reset into Python, and works off what a
+# CONTINUATION flood sent long after it: nobody else is served meanwhile.
+HOLDS_UP_GRPCIO = ("rapid reset", "continuation")
+
+
+@pytest.mark.timeout(90 + 2 * SECONDS)
+async def test_most_floods_at_grpcio_do_not_hold_up_a_user() -> None:
+    """gRPC answers them without an end of the connection; memory is bounded."""
+    seen = await flooded(
+        "grpcio", [name for name in ATTACKS if name not in HOLDS_UP_GRPCIO], user_beside=True
+    )
+    assert max(seen.beside.took_s) < LONGEST_S
+    assert seen.growth_bytes < GRPCIO_GROWTH_BYTES
+    assert seen.counted["streams_open"] == 0
+
+
+@pytest.mark.timeout(90 + 2 * SECONDS + RECOVERY_S)
+async def test_floods_that_hold_up_grpcio_do_so_in_bounded_memory_and_not_for_ever() -> None:
+    """Where gRPC does not allow more: users wait while it lasts, and are served again after it."""
+    seen = await flooded("grpcio", HOLDS_UP_GRPCIO, user_beside=False)
+    assert seen.growth_bytes < GRPCIO_GROWTH_BYTES
+    assert seen.counted["streams_open"] == 0
+
+
+def check_reasons(attacks: dict[str, Any], metrics: str) -> None:
+    """Every attack was told its reason, and is counted under it."""
+    told = {
+        reason: attack["last_words"].get(reason.value, 0)
+        for reason, attack in zip((each.reason for each in ATTACKS.values()), attacks.values(), strict=True)
+    }
+    assert all(told.values()), attacks
+    counted = {
+        reason: float(line.rpartition(" ")[2])
+        for reason in Reason
+        for line in metrics.splitlines()
+        if line.startswith(f'steno_extproc_connections_broken_total{{reason="{reason.value}"}}')
+    }
+    for reason, connections in told.items():
+        assert counted[reason] >= connections

@@ -123,10 +123,12 @@ class Connection:
         return self._control.drained
 
     def fail(self, reason: Reason, code: ErrorCode = ErrorCode.ENHANCE_YOUR_CALM) -> None:
-        """End the connection with a GOAWAY that says why."""
+        """End the connection with a GOAWAY that says why; give back all that it held."""
         if self.broken is None:
             self.broken = reason
             self._out.bytes += frames.goaway(self._table.last_id, code, reason.value)
+            self._table.clear()
+            self._rest.clear()
 
     def _receive(self, data: bytes) -> None:
         """Cut what was read into frames, the unfinished rest of the last read first."""

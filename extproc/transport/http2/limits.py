@@ -23,7 +23,7 @@ _BUCKETS: dict[Reason, Bucket] = {
     Reason.SETTINGS_FLOOD: Bucket(100, 10),
     Reason.PING_FLOOD: Bucket(500, 100),
     Reason.RESET_FLOOD: Bucket(1_000, 50),
-    Reason.USED_RESET_FLOOD: Bucket(20_000, 2_000),
+    Reason.USED_RESET_FLOOD: Bucket(10_000, 1_000),
     Reason.EMPTY_FRAME_FLOOD: Bucket(1_000, 100),
     Reason.WINDOW_UPDATE_FLOOD: Bucket(20_000, 5_000),
     Reason.IDLE_FRAME_FLOOD: Bucket(1_000, 100),
@@ -44,8 +44,8 @@ class Limits:
 
     stream_window: int = MIB
     connection_window: int = 8 * MIB
-    held_bytes: int = 128 * MIB
-    unread_bytes: int = 128 * MIB
+    held_bytes: int = 96 * MIB
+    unread_bytes: int = 96 * MIB
     header_bytes: int = 64 * 1024
     header_frames: int = 32
     process_bytes: int = 256 * MIB

@@ -103,6 +103,14 @@ class StreamTable:
             self._share.hold(parts=self._share.parts - stream.reader.held_bytes)
             stream.reader = None
 
+    def clear(self) -> None:
+        """Forget every stream: the connection is over."""
+        for stream in self.open.values():
+            self.release(stream)
+            self._out.forget(stream)
+        self.open.clear()
+        self._share.hold(answers=0)
+
     def was_reset_by_us(self, stream_id: int) -> bool | None:
         """Of a stream that is no more; None when that is long ago, or never was."""
         return self._reset_by_us.get(stream_id)

@@ -1,12 +1,14 @@
-"""Every transport, over every kind of address: what passes here is interchangeable."""
+"""Every transport, over every kind of address and on both event loops: what passes here is interchangeable."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pytest
+import uvloop
 
 from extproc.transport.address import Address, TcpAddress, UnixAddress
 from extproc.transport.base import ServerTls, StreamAcceptor, Transport
@@ -29,6 +31,20 @@ class MakeTransport(Protocol):
 
 # Another transport is one more row.
 TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcioTransport, "http2": Http2Transport}
+
+# Workers run uvloop; asyncio's own loop must do too, where there is none.
+_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+_ON_BOTH_LOOPS = frozenset({"test_contract", "test_tls", "test_resting"})
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What holds of every transport holds on both event loops."""
+    both = item.path.stem in _ON_BOTH_LOOPS
+    return _LOOPS if both else {"asyncio": _LOOPS["asyncio"]}
+
 
 Serve: TypeAlias = Callable[[StreamAcceptor], AbstractAsyncContextManager[Transport]]
 

@@ -84,6 +84,14 @@ class Recorder:
         return self.streams[number]
 
 
+class Passing:
+    """An acceptor that keeps nothing: its streams pass everything through."""
+
+    def open(self, initial_metadata: Mapping[str, str]) -> StreamHandler:
+        """One more stream."""
+        return PassThrough()
+
+
 class Peer:
     """A client that speaks as Envoy does."""
 
