@@ -60,7 +60,7 @@ def reference() -> str:
             ((f"`{each.value}`", each.state.value, each.owner.value) for each in Outcome),
         ),
         "## Metrics of the sidecar",
-        "Samples of a worker have its number as the label `worker`; `steno_access_log_…` are the supervisor's.",
+        "Samples of a worker have its number as the label `worker`; `steno_access_log_…` has none.",
         _metrics(),
         "## Dialects",
         _dialects(),

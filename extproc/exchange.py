@@ -238,7 +238,7 @@ class Exchange:
             self.phase = Phase.CLOSED
             return
         self._settle()
-        if captured.account.refused or captured.request.over_budget:
+        if captured.lost or captured.account.refused or captured.request.over_budget:
             return
         if captured.classification.kind is not Kind.AMBIGUOUS:
             captured.reducer = reducer_for(captured)

@@ -1,0 +1,167 @@
+"""The helper process: the same turn as here, and no turn lost when it dies."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from capture.outcomes import Outcome
+from extproc.assemble import TurnIdentity, assemble
+from extproc.events import Event
+from extproc.exchange import Captured
+from extproc.helpers import Helper
+from extproc.pipeline import LARGE_BYTES, PipelineLimits
+from ingest_client.sink import Record
+from tests.unit.extproc.playbook import (
+    TURN,
+    concluded,
+    play,
+    request,
+    request_headers,
+    response,
+    response_headers,
+)
+from tests.unit.extproc.test_pipeline import Rig
+
+_log = logging.getLogger(__name__)
+
+IDENTITY: Final = TurnIdentity("turn-1")
+LARGE: Final = b'{"model": "m", "messages": ["' + b"x" * 2 * LARGE_BYTES + b'"]}'
+MIDDLE_S: Final = 1.0
+"""CPU seconds after which a helper has begun with its work, which takes longer."""
+
+HOSTILE: Final = b"{" + b"no json, and long to search. " * 600_000
+
+
+@pytest.fixture
+async def helper() -> AsyncIterator[Helper]:
+    made = Helper()
+    yield made
+    await asyncio.to_thread(made.stop)
+
+
+def captured(*events: Event) -> Captured:
+    return concluded(play(*events)).captured
+
+
+async def test_a_helper_makes_the_turn_that_would_be_made_here(helper: Helper) -> None:
+    """A stream, whose fold travels, and a document."""
+    document = json.dumps({"content": [{"type": "text", "text": "y" * 100}], "model": "m"}).encode()
+    for events in (
+        (request_headers(), request(LARGE), *TURN[2:]),
+        (*TURN[:2], response_headers("200", content_type="application/json"), response(document)),
+        (*TURN[:2], response_headers("200", ("content-encoding", "zstd")), response(b"broken")),
+    ):
+        made, found = await helper.assemble(captured(*events), IDENTITY)
+        here = captured(*events)
+        assert made == assemble(here, IDENTITY)
+        assert found == here.classification
+    assert (helper.counters.started, helper.counters.jobs, helper.counters.deaths) == (1, 3, 0)
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+async def _killed_in_the_middle(helper: Helper, times: int) -> Record | Outcome:
+    """The job of a hostile body, whose helper is killed so many times while it works."""
+    job = asyncio.ensure_future(
+        helper.assemble(captured(request_headers(), request(HOSTILE), *TURN[2:]), IDENTITY)
+    )
+    for death in range(times):
+        async with asyncio.timeout(30):
+            while helper.counters.started == death or helper.pid is None or _cpu_s(helper.pid) < MIDDLE_S:
+                await asyncio.sleep(0.01)
+        os.kill(helper.pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while helper.counters.deaths == death:
+                await asyncio.sleep(0.01)
+    made, _ = await job
+    return made
+
+
+async def test_a_helper_that_is_killed_is_replaced_and_the_turn_comes_all_the_same(helper: Helper) -> None:
+    made = await _killed_in_the_middle(helper, 1)
+    assert isinstance(made, Record)
+    assert made.quarantine is not None
+    assert made.quarantine.outcome is Outcome.MARSHAL_ERROR, (
+        "what the body deserves, and not what the helper met"
+    )
+    assert (helper.counters.started, helper.counters.deaths, helper.counters.given_up) == (2, 1, 0)
+
+
+async def test_a_turn_that_helpers_die_of_is_quarantined(helper: Helper) -> None:
+    made = await _killed_in_the_middle(helper, 2)
+    assert isinstance(made, Record)
+    assert made.quarantine is not None
+    assert made.quarantine.outcome is Outcome.REDUCER_ERROR
+    assert "helper" in made.quarantine.reason
+    assert (helper.counters.deaths, helper.counters.given_up) == (2, 1)
+    again, _ = await helper.assemble(captured(*TURN), IDENTITY)
+    assert isinstance(again, Record), "the next one has a helper again"
+
+
+async def test_a_helper_ends_with_its_worker(helper: Helper) -> None:
+    """Its stdin ends; nobody has to tell it more."""
+    await helper.assemble(captured(*TURN), IDENTITY)
+    pid = helper.pid
+    assert pid is not None
+    await asyncio.to_thread(helper.stop)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def _held_s(until: asyncio.Event) -> float:
+    """The longest work of this process between two times that the loop came round, in CPU seconds: a machine
+    that others use too makes the time of day say more.
+    """
+    longest = 0.0
+    while not until.is_set():
+        before = time.process_time()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.process_time() - before)
+    return longest
+
+
+LONGEST_S: Final = 0.1
+DENSE: Final = b"[" + b"[]," * 5_000_000 + b"[]]"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param((request_headers(), request(b"{" + b"x y " * 11_000_000), *TURN[2:]), id="no json"),
+        pytest.param((request_headers(), request(b'{"messages": ' + DENSE + b"}"), *TURN[2:]), id="dense"),
+        pytest.param(
+            (
+                *TURN[:2],
+                response_headers("200", content_type="application/json"),
+                response(b'{"content": [{"type": "text", "text": "' + b"z" * 32_000_000 + b'"}]}'),
+            ),
+            id="answer",
+        ),
+    ],
+)
+async def test_large_bodies_do_not_hold_the_loop(events: tuple[Event, ...]) -> None:
+    """Of 15 to 44 MB: the turn is kept, and the loop is never held for more than a tenth of a second."""
+    rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
+    done = asyncio.Event()
+    rig.conclude(*events)
+    held = asyncio.ensure_future(_held_s(done))
+    await rig.finish()
+    done.set()
+    await asyncio.to_thread(rig.pipeline.helper.stop)
+    assert len(rig.sink.records) == 1
+    assert rig.pipeline.helper.counters.jobs == 1
+    held_s = await held
+    _log.info("held the loop for %.0f ms of CPU at most", held_s * 1000)
+    assert held_s < LONGEST_S

@@ -1,0 +1,186 @@
+"""Requests on the shelf: out of memory and back, whatever the disk does and whoever comes in between."""
+
+import asyncio
+import os
+import stat
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budget import BASE_BYTES, Account, Budget
+from extproc.extents import BLOCK_BYTES, Extents
+from extproc.request_body import RequestBody
+from extproc.shelf import Shelf, fetch
+
+TEXT = b'{"messages": ["' + os.urandom(100_000).hex().encode() + b'"]}'
+
+
+def body(account: Account | None = None, data: bytes = TEXT) -> RequestBody:
+    """A request that is whole."""
+    made = RequestBody(1 << 30, account)
+    for start in range(0, len(data), 16_384):
+        made.append(data[start : start + 16_384])
+    made.ended()
+    return made
+
+
+async def put(shelf: Shelf, request: RequestBody) -> None:
+    """Move it, and wait until that is done."""
+    shelf.put(request)
+    before = shelf.counters.shelved + shelf.counters.packed
+    async with asyncio.timeout(10):
+        while shelf.counters.shelved + shelf.counters.packed == before:
+            await asyncio.sleep(0.005)
+
+
+def _open_files(folder: Path) -> list[os.stat_result]:
+    """What this process has open there."""
+    held = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return [each.stat() for each in held if str(folder) in str(each.readlink())]
+
+
+def _named_files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_a_request_leaves_memory_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    shelf, budget = Shelf(tmp_path), Budget()
+    account = budget.open("a")
+    request = body(account)
+    assert account.held_bytes == BASE_BYTES + len(TEXT)
+    await put(shelf, request)
+    assert not request.in_memory
+    assert account.held_bytes == BASE_BYTES
+    assert 0 < shelf.used_bytes < len(TEXT)
+    assert await fetch(request)
+    assert request.joined() == TEXT
+    request.put_back()
+    assert not request.in_memory
+    shelf.close()
+
+
+async def test_the_file_has_no_name_and_is_private(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    await put(shelf, body())
+    (held,) = _open_files(tmp_path)
+    assert not _named_files(tmp_path)
+    assert stat.S_IMODE(held.st_mode) == 0o600
+    assert held.st_nlink == 0
+    shelf.close()
+
+
+async def test_without_such_files_one_is_made_and_unlinked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY, raising=False)  # as an old file system refuses it
+    shelf = Shelf(tmp_path)
+    request = body()
+    await put(shelf, request)
+    assert not _named_files(tmp_path)
+    assert await fetch(request)
+    assert request.joined() == TEXT
+    shelf.close()
+
+
+async def test_what_is_dropped_makes_room(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, max_bytes=160_000)
+    first, second = body(), body()
+    await put(shelf, first)
+    await put(shelf, second)
+    assert second.in_memory, "the shelf is full: it stays, compressed"
+    assert second.joined() == TEXT
+    first.drop()
+    third = body()
+    await put(shelf, third)
+    assert not third.in_memory
+    assert shelf.counters.shelved == 2
+    shelf.close()
+
+
+@pytest.mark.parametrize("folder", [None, Path("/proc/no-such-folder")])
+async def test_without_a_disk_it_stays_in_memory_compressed(folder: Path | None) -> None:
+    shelf, budget = Shelf(folder), Budget()
+    account = budget.open("a")
+    request = body(account)
+    await put(shelf, request)
+    assert request.joined() == TEXT
+    assert account.held_bytes < BASE_BYTES + len(TEXT) * 3 // 4
+    assert shelf.counters.failed == (folder is not None)
+    shelf.close()
+
+
+async def test_a_request_that_is_read_for_the_last_time_does_not_move_away(tmp_path: Path) -> None:
+    """The end of the exchange overtakes the move: the place is given back, the bytes stay."""
+    shelf = Shelf(tmp_path)
+    request = body()
+    shelf.put(request)
+    request.pin()
+    assert await fetch(request)
+    await asyncio.sleep(0.3)
+    assert request.joined() == TEXT
+    assert request.place is None
+    assert shelf.used_bytes == 0
+    shelf.close()
+
+
+async def test_a_request_that_is_dropped_meanwhile_stays_dropped(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    request = body()
+    shelf.put(request)
+    request.drop()
+    await asyncio.sleep(0.3)
+    assert (request.place, request.joined(), shelf.used_bytes) == (None, b"", 0)
+    shelf.close()
+
+
+async def test_what_the_disk_spoiled_is_not_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(tmp_path)
+    request = body()
+    await put(shelf, request)
+    real = os.pread
+
+    def spoiled(file: int, size: int, offset: int) -> bytes:
+        return real(file, size, offset)[:-1000] + bytes(1000)
+
+    monkeypatch.setattr(os, "pread", spoiled)
+    assert not await fetch(request)
+    assert shelf.counters.lost == 1
+    shelf.close()
+
+
+async def test_small_requests_are_packed_in_place() -> None:
+    budget = Budget()
+    account = budget.open("a")
+    request = body(account, b'{"messages": ["' + b"again and " * 500 + b'"]}')
+    whole = request.joined()
+    request.pack()
+    assert request.joined() == whole
+    assert account.held_bytes < BASE_BYTES + 500
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 40_000)), max_size=60))
+def test_extents_never_overlap_and_all_come_back(steps: list[tuple[bool, int]]) -> None:
+    """Any order of taking and giving: taken parts are apart, free ones are merged."""
+    extents = Extents(50 * BLOCK_BYTES)
+    taken: list[tuple[int, int]] = []
+    for give, number in steps:
+        if give and taken:
+            extents.give(*taken.pop(number % len(taken)))
+        else:
+            offset = extents.take(number)
+            if offset is not None:
+                taken.append((offset, number))
+        ends = sorted((offset, offset + -(-size // BLOCK_BYTES) * BLOCK_BYTES) for offset, size in taken)
+        assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+        assert extents.used_bytes == sum(end - start for start, end in ends)
+        free = extents.free
+        assert all(start + size < after for (start, size), (after, _) in pairwise(free))
+    for part in taken:
+        extents.give(*part)
+    assert extents.free == [(0, 50 * BLOCK_BYTES)]
