@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import uvicorn
@@ -221,7 +221,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 404:  # noqa: PLR2004 -- as below
-        return PlainTextResponse(f"Cannot {request.method} {request.url.path}", 404)
+        # Quoted again: nobody's path may write control characters on somebody's terminal.
+        path = quote(request.url.path, safe="/:@!$&'()*+,;=~%")
+        return PlainTextResponse(f"Cannot {request.method} {path}", 404)
     return PlainTextResponse("Method Not Allowed", error.status_code, error.headers)
 
 
@@ -262,6 +264,7 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
         application.asgi,
         log_config=None,
         access_log=False,
+        log_level="warning",  # of its own words: what matters of a start and a stop we say ourselves
         lifespan="off",
         http=Listener,
         timeout_graceful_shutdown=int(settings.drain_s) or None,
