@@ -174,11 +174,14 @@ class SqliteEngine:
 
 
 def _migrate(connection: SqliteConnection) -> None:
-    version = cast("int", connection.run("PRAGMA user_version")[0][0])
+    version = _version(connection)
     if version > len(STEPS):
         raise NewerSchemaError(f"the database has schema version {version}, this release knows {len(STEPS)}")
     for number in range(version, len(STEPS)):
         connection.begin()
+        if _version(connection) > number:  # another process was faster
+            connection.rollback()
+            continue
         if number == 0:
             connection.run("CREATE TABLE counters (value INTEGER NOT NULL) STRICT")
             connection.run("INSERT INTO counters VALUES (0)")
@@ -186,3 +189,7 @@ def _migrate(connection: SqliteConnection) -> None:
             connection.run(statement)
         connection.run(f"PRAGMA user_version={number + 1}")
         connection.commit()
+
+
+def _version(connection: SqliteConnection) -> int:
+    return cast("int", connection.run("PRAGMA user_version")[0][0])

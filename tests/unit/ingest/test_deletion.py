@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from ingest.retention import Retention, Rule, scopes
+from ingest.store.deletion import Scope, delete_some
 from tests.unit.ingest.running import JSON, Client, service, turn
 
 TABLES = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage")
@@ -87,6 +91,36 @@ async def test_a_deletion_retried_removes_nothing_newer(client: Client) -> None:
     assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
 
 
+async def test_a_deletion_by_time_leaves_what_came_later(client: Client) -> None:
+    await client.turn(turn("old"))
+    await client.turn(turn("new"))
+    assert await client.service.deriver.settled(10)
+    times = await client.rows("SELECT received_at_us FROM turns ORDER BY seq")
+    before = datetime.fromtimestamp(times[1][0] / 1e6, UTC).isoformat()
+    answer = await client.delete("/v1/turns", params={"tenant": "default", "before": before})
+    assert answer.json()["deleted"] == 1
+    assert await client.service.deriver.settled(10)
+    assert await client.rows("SELECT label FROM runs") == [("new",)]
+
+
+async def test_a_deletion_cut_off_in_its_midst_is_finished_by_its_retry(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that were committed are gone and audited; the retry does the rest, and nothing newer."""
+    monkeypatch.setattr("ingest.store.deletion.BATCH", 2)
+    await fill(client)
+    before_us = int((await client.rows("SELECT max(received_at_us) FROM turns"))[0][0]) + 1
+    scope = Scope(tenant="default", before_us=before_us)
+    count, _ = await client.service.store.write(partial(delete_some, scope=scope, who="x", now_us=1))
+    assert count == 2
+    await client.turn(turn("newer"))
+    assert await client.service.retention.delete(scope, "x") == 4
+    assert await client.service.deriver.settled(10)
+    assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
+    assert await client.rows("SELECT label FROM runs") == [("newer",)]
+    assert await client.rows("SELECT turns, scope FROM audit") == [(2, scope.words())] * 3
+
+
 async def test_a_deletion_is_audited_and_told(client: Client) -> None:
     await fill(client)
     async with client.service.hub.listen("default") as listener:
@@ -125,6 +159,8 @@ async def test_what_outlives_its_rule_is_deleted(client: Client) -> None:
     assert await retention.sweep(now_us) == 0
     assert await retention.sweep(now_us + 2 * DAY_US) == 2
     assert await client.rows("SELECT tenant, state FROM turns") == [("long", "accepted")]
+    audited = await client.rows("SELECT who, action, tenant, turns FROM audit ORDER BY tenant")
+    assert audited == [("retention", "delete", "default", 1), ("retention", "delete", "short", 1)]
 
 
 def test_without_rules_only_rejected_turns_go() -> None:

@@ -1,0 +1,120 @@
+"""Migrations, the same for each engine: from every version, with turns in it, once, all or nothing."""
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from ingest.app import engine_of
+from ingest.store import turns
+from ingest.store.connection import Connection, Row
+from ingest.store.portable import schema_version
+from ingest.store.postgres import PostgresEngine
+from ingest.store.schema import STEPS
+from tests.unit.ingest.rows import new_turn
+
+ADDING = (
+    "ALTER TABLE turns ADD COLUMN extra {int} NOT NULL DEFAULT 7; CREATE INDEX turns_extra ON turns (extra);"
+)
+BREAKING = "CREATE TABLE half (x {int}); CREATE TABLE turns (seq {int});"
+
+
+def use(monkeypatch: pytest.MonkeyPatch, steps: Sequence[str]) -> None:
+    """Let both engines be of a release that knows ``steps``."""
+    for module in ("sqlite", "postgres"):
+        monkeypatch.setattr(f"ingest.store.{module}.STEPS", tuple(steps))
+
+
+def read(url: str, sql: str) -> list[Row]:
+    connection = engine_of(url).reader()
+    found = connection.run(sql)
+    connection.close()
+    return found
+
+
+def layout(url: str) -> list[Row]:
+    """Every table, column and index of a store."""
+    if isinstance(engine_of(url), PostgresEngine):
+        columns = read(
+            url,
+            "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
+            " WHERE table_schema = 'public' ORDER BY 1, ordinal_position",
+        )
+        return columns + read(url, "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
+    return read(url, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY 1")
+
+
+def version(url: str) -> int:
+    connection = engine_of(url).reader()
+    found = schema_version(connection)
+    connection.close()
+    return found
+
+
+def put_one(connection: Connection) -> None:
+    turns.put(connection, [new_turn("kept", key="k")])
+
+
+@pytest.mark.parametrize("known", range(len(STEPS) + 1))
+def test_a_store_of_every_earlier_version_becomes_this_ones(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, known: int
+) -> None:
+    """Its layout is then that of a new store, and what was in it stays."""
+    if known:
+        use(monkeypatch, STEPS[:known])
+        engine_of(database_url).prepare()
+        connection = engine_of(database_url).writer()
+        put_one(connection)
+        connection.close()
+        monkeypatch.undo()
+    engine_of(database_url).prepare()
+    assert version(database_url) == len(STEPS)
+    connection = engine_of(database_url).writer()
+    put_one(connection)
+    connection.close()
+    assert read(database_url, "SELECT count(*) FROM turns") == [(1,)], "the same turn again is a duplicate"
+
+
+def test_the_next_step_keeps_what_is_there(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine_of(database_url).prepare()
+    before = layout(database_url)
+    connection = engine_of(database_url).writer()
+    put_one(connection)
+    connection.close()
+    use(monkeypatch, (*STEPS, ADDING))
+    engine_of(database_url).prepare()
+    assert version(database_url) == len(STEPS) + 1
+    assert read(database_url, "SELECT request_id, extra FROM turns") == [("k", 7)]
+    assert layout(database_url) != before
+    engine_of(database_url).prepare()
+    assert version(database_url) == len(STEPS) + 1
+
+
+def test_a_step_that_fails_changes_nothing(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine_of(database_url).prepare()
+    before = layout(database_url)
+    use(monkeypatch, (*STEPS, BREAKING))
+    with pytest.raises(Exception, match="turns"):
+        engine_of(database_url).prepare()
+    assert version(database_url) == len(STEPS)
+    assert layout(database_url) == before
+
+
+def test_of_several_instances_one_migrates_and_the_others_wait(database_url: str) -> None:
+    failures: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def prepare() -> None:
+        start.wait()
+        try:
+            engine_of(database_url).prepare()
+        except BaseException as error:  # noqa: BLE001 -- told by the assertion
+            failures.append(error)
+
+    threads = [threading.Thread(target=prepare) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert version(database_url) == len(STEPS)
