@@ -21,7 +21,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 LEDGER: Final = frozenset({"steno_exchanges_observed", "steno_exchanges", "steno_ledger_imbalance"})
-WORST: Final = frozenset({"steno_loop_lag_seconds", "steno_spool_disk_trouble", "steno_delivery_endpoint"})
+WORST: Final = frozenset(
+    (
+        *("steno_loop_lag_worst_seconds", "steno_spool_disk_trouble", "steno_delivery_endpoint"),
+        *("steno_held_bytes_limit", "steno_held_exchanges_limit", "steno_helper_running"),
+    )
+)
 
 Process: TypeAlias = tuple[int, int]
 """A worker's index, and the number of its life."""

@@ -267,6 +267,27 @@ async def test_settings_that_cannot_be_used_leave_everything_as_it_is(run: Run, 
         ]
 
 
+async def test_where_a_new_process_does_not_start_the_old_one_goes_on(run: Run, short_tmp: Path) -> None:
+    """A certificate that is no certificate: the settings are sound, the worker is not."""
+    file, broken = short_tmp / "steno.yaml", short_tmp / "broken.pem"
+    file.write_text("")
+    broken.write_text("no certificate")
+    flags = (f"--config={file}", "--transport=http2")
+    async with run(address("unix", short_tmp), 2, *flags) as stack:
+        before = [worker["pid"] for worker in await stack.workers()]
+        file.write_text(f"extproc: {{tls_cert_file: {broken}, tls_key_file: {broken}}}\n")
+        os.kill(stack.steno.pid, signal.SIGHUP)
+        async with asyncio.timeout(40):
+            while 'steno_replacements_total{result="failed"} 1' not in await page(
+                f"{stack.steno.admin}/metrics"
+            ):
+                await asyncio.sleep(0.1)
+        assert "worker is not replaced and goes on as it is" in stack.steno.log.read_text()
+        assert [worker["pid"] for worker in await stack.workers()] == before
+        reply = await fetch(stack.envoy.port, PATH, message_request(stream=True), SHORT)
+        assert (reply.complete, (await stack.balance(1))["delivered"]) == (True, 1)
+
+
 async def test_a_second_sidecar_on_the_same_address_is_told_how_to_restart_the_first(
     run: Run, short_tmp: Path, ingest: Ingest
 ) -> None:

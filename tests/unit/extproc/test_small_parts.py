@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from capture.outcomes import Outcome, State
 from extproc.logs import JsonLines
 from extproc.metrics import WorkerMetrics
-from extproc.settings import decode_settings, encode_settings
+from extproc.settings import decode_settings, encode_settings, need_a_restart
 from extproc.transport.address import AddressError, parse_address, worker_address
 from extproc.transport.base import TransportCounters
 from extproc.turn_ids import TurnIds
@@ -68,6 +68,26 @@ def test_every_metric_row_exists_from_the_start_and_the_balance_is_shown() -> No
 def test_settings_reach_a_worker_unchanged() -> None:
     settings = sidecar_settings(load("extproc", {}, {}))
     assert decode_settings(encode_settings(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("listen", "unix:/s"), ("transport", "http2"), ("admin_listen", "127.0.0.1:1"), ("workers", "2"),
+        ("data_dir", "/other"), ("access_log_listen", "127.0.0.1:1"), ("access_log_grace", "1s"),
+        ("memory_only", "true"),
+    ],
+)  # fmt: skip
+def test_what_the_supervisor_holds_needs_a_restart_and_is_named(name: str, text: str) -> None:
+    running = sidecar_settings(load("extproc", {}, {}))
+    wanted = sidecar_settings(load("extproc", {f"extproc.{name}": text}, {}))
+    assert need_a_restart(running, wanted) == [f"extproc.{name}"]
+
+
+def test_what_a_worker_reads_needs_none() -> None:
+    running = sidecar_settings(load("extproc", {}, {}))
+    flags = {"extproc.drain": "1s", "extproc.log_level": "debug", "extproc.ingest_url": "http://other"}
+    assert need_a_restart(running, sidecar_settings(load("extproc", flags, {}))) == []
 
 
 @pytest.mark.parametrize(
