@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final
+from typing import Final, Self
 
 from hpack import Encoder
 
@@ -35,7 +35,8 @@ class PeerError(Exception):
 class EnvoySide:
     """One connection. ``latencies_s``: from each message sent to its answer, where answers are timed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, http2: bool = True) -> None:
+        """``http2`` False: for a server that only reads; nothing comes back, and no window ends."""
         self.open: dict[int, int] = {}  # stream → bytes by which its window was widened
         self.answers = 0
         self.latencies_s: list[float] = []
@@ -51,6 +52,9 @@ class EnvoySide:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
+        if not http2:
+            self._window = self._initial = 1 << 62
+            return
         self._write(
             frames.PREFACE
             + frames.settings({frames.INITIAL_WINDOW_SIZE: _OUR_WINDOW})
@@ -59,8 +63,10 @@ class EnvoySide:
         while not self._ready:
             self._read(wait_s=_STALLED_S)
 
-    def close(self) -> None:
-        """Hang up."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def begin(self, count: int, *, timed: bool = False) -> list[int]:

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psutil
 
@@ -72,7 +72,7 @@ class Server:
 
 
 def _cpu_s(pid: int) -> float:
-    """A process's CPU clock (clock_getcpuclockid(3)): to the nanosecond, where /proc counts ticks of 10 ms."""
+    """A process's CPU clock (clock_getcpuclockid(3)): nanoseconds, where /proc counts 10 ms."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
@@ -84,7 +84,7 @@ class Bench:
         self._servers: list[Server] = []
         self.sink_port = 0
 
-    def __enter__(self) -> "Bench":
+    def __enter__(self) -> Self:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started must be ended
         return self
 
@@ -111,9 +111,7 @@ class Bench:
     def go(self, binary: Path, mode: str) -> Server:
         """The Go reference in one of its modes."""
         port = free_port()
-        return self._start(
-            f"go {mode}", [str(binary), f"-mode={mode}", f"-listen=127.0.0.1:{port}"], [port]
-        )
+        return self._start(f"go {mode}", [str(binary), f"-mode={mode}", f"-listen=127.0.0.1:{port}"], [port])
 
     def steno(self, name: str, *arguments: str, workers: int = 1) -> Server:
         """``steno extproc`` with a spool of its own, delivering to the sink."""
