@@ -145,7 +145,7 @@ class Worker:
             await self._spool.close(1.0)
             raise
         if isinstance(self.address, TcpAddress) and not prefer_newest(self.address):
-            _log.warning("this kernel shares new connections out between two generations")
+            _log.warning("this kernel shares new connections out between two generations of a worker")
         self._transport.health.serving = True
 
     async def run(self, stopping: asyncio.Event, replaced: asyncio.Event) -> None:
@@ -213,7 +213,10 @@ class Worker:
 
     def leave_metrics(self) -> None:
         """Write down what was counted: the supervisor carries it along."""
-        last_metrics_file(self.admin_socket).write_bytes(self._metrics.render())
+        try:
+            last_metrics_file(self.admin_socket).write_bytes(self._metrics.render())
+        except OSError as error:
+            _log.warning("the last metrics cannot be left for the supervisor: %s", error)
 
     def _transport_counters(self) -> TransportCounters:
         return self._transport.counters if self._transport is not None else TransportCounters()
