@@ -20,6 +20,7 @@ from bench.envoy_provider import take_precedence
 from bench.turns import PATH, request_body
 
 _STAMP: Final = re.compile(rb"@(\d{19})")
+_GOOD: Final = b"HTTP/1.1 200 "
 _END: Final = b"\r\n0\r\n\r\n"
 _SO_TIMESTAMPNS: Final = 35
 _CMSG_BYTES: Final = 64
@@ -64,12 +65,14 @@ class _Connection:
         self.socket.sendall(request)
 
     def read(self) -> None:
-        """Take in what came. Raises ``ConnectionError`` when the peer is gone."""
+        """Take in what came. Raises ``ConnectionError`` when the peer is gone or answers with an error."""
         data, extra, _, _ = self.socket.recvmsg(65536, _CMSG_BYTES)
         if not data:
             raise ConnectionError
         now_ns = _stamp_ns(extra)
         if self._sent_ns:
+            if not data.startswith(_GOOD):
+                raise ConnectionError(data)
             self.times.first_us.append((now_ns - self._sent_ns) / 1000)
             self._sent_ns = 0
         unread = self._unread + data

@@ -5,6 +5,7 @@
 ``provider``  the answers themselves: Anthropic Messages and OpenAI Chat, streamed and whole
 ``client``    ``fetch``: one exchange, its exact bytes, their times, and how it ended
 ``ledger``    a receiver of Envoy's access log
+``bulk``      bodies too big to keep: compared by digest, silences measured
 ``http1``     the HTTP/1.1 that stub and client share, trailers included
 
 Fixtures are in ``tests/e2e/conftest.py``. A test reads like this::
