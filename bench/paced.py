@@ -1,0 +1,164 @@
+"""The sidecar's CPU for a chunk behind a real Envoy: ``python -m bench.paced``.
+
+64 users, each with one turn after the other: a request of 2 KB, then 200 frames of 200 bytes, one each
+20 ms. Ours is ``steno extproc`` as a user runs it, in observability mode (reduce, redact, marshal, spool
+with fsync, POST to a sink, snapshots of what is open, and the idle cost of its processes); the Go
+reference only appends, and answers every message in STREAMED mode, or none in observability mode. All
+in the same run, interleaved; CPU is that of the sidecar's processes alone.
+"""
+
+import argparse
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvloop
+
+from bench.paced_traffic import Pace, run_users, start_provider
+from bench.processes import Bench, Server, build_go
+from bench.tables import bars, load, table
+from bench.turns import sse_frames
+from extproc.transport.address import TcpAddress
+from tests.e2e.harness.envoy import Envoy, Mode, configuration
+
+_SETTLE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """``rounds`` of ``pace.turns`` turns for each of ``pace.streams`` users."""
+
+    pace: Pace = field(default_factory=lambda: Pace(streams=64, turns=2, interval_s=0.02))
+    chunks: int = 200
+    rounds: int = 2
+
+    @property
+    def chunks_a_round(self) -> int:
+        """Of all users together."""
+        return self.pace.streams * self.pace.turns * self.chunks
+
+
+@dataclass(slots=True)
+class Contestant:
+    """A sidecar with an Envoy of its own."""
+
+    server: Server
+    mode: Mode
+    envoy: Envoy
+    cpu_s: list[float] = field(default_factory=list[float])
+    delivered: int = 0
+
+
+async def run(size: Size) -> list[Contestant]:
+    """All contestants in turn, ``size.rounds`` times, each warm before it counts."""
+    frames = sse_frames(size.chunks)
+    frames = [*frames[:-2], frames[-2] + frames[-1]]
+    provider = await start_provider(frames, size.pace.interval_s)
+    with Bench() as bench:
+        found = _contestants(bench, provider.sockets[0].getsockname()[1])
+        try:
+            for each in found:
+                await each.envoy.start()
+                await run_users(each.envoy.port, Pace(size.pace.streams, 1, 0.0002), size.chunks)
+            await asyncio.sleep(_SETTLE_S)
+            for _ in range(size.rounds):
+                for each in found:
+                    await _measure(bench, each, size)
+        finally:
+            for each in found:
+                await each.envoy.stop()
+            provider.close()
+    return found
+
+
+def _contestants(bench: Bench, provider: int) -> list[Contestant]:
+    bench.sink()
+    found: list[Contestant] = []
+
+    def add(server: Server, mode: Mode) -> None:
+        directory = bench.directory / f"envoy-{len(found)}"
+        directory.mkdir()
+        sidecar = [TcpAddress("127.0.0.1", server.ports[0])]
+        envoy = Envoy(directory, configuration(mode, provider=provider, sidecar=sidecar))
+        found.append(Contestant(server, mode, envoy))
+
+    go = build_go()
+    if go is not None:
+        add(bench.go(go, "streamed"), Mode.STREAMED)
+        add(bench.go(go, "observe"), Mode.OBSERVE)
+    add(bench.steno("http2 rested", "--transport=http2"), Mode.OBSERVE)
+    add(bench.steno("http2 no rest", "--transport=http2", "--rest=0"), Mode.OBSERVE)
+    add(bench.steno("grpcio", "--transport=grpcio"), Mode.OBSERVE)
+    return found
+
+
+async def _measure(bench: Bench, contestant: Contestant, size: Size) -> None:
+    """One round: until the last turn was delivered, and a little longer."""
+    before, cpu_s = bench.turns_delivered(), contestant.server.cpu_s()
+    started = time.monotonic()
+    await run_users(contestant.envoy.port, size.pace, size.chunks)
+    await asyncio.sleep(_SETTLE_S)
+    contestant.cpu_s.append(contestant.server.cpu_s() - cpu_s)
+    contestant.delivered += bench.turns_delivered() - before
+    print(f"{contestant.server.name}: {time.monotonic() - started:.1f} s", flush=True)
+
+
+HEAD = (
+    "sidecar",
+    "Envoy's mode",
+    "µs CPU/chunk",
+    "its rounds",
+    "÷ Go streamed",
+    "÷ Go observing",
+    "turns delivered",
+)
+
+
+def _rows(found: list[Contestant], size: Size) -> list[list[str]]:
+    totals = {each.server.name: sum(each.cpu_s) for each in found}
+
+    def ratio(spent_s: float, go: str) -> str:
+        return f"{spent_s / totals[go]:.2f}" if go in totals else ""
+
+    return [
+        [
+            each.server.name,
+            each.mode.value,
+            f"{sum(each.cpu_s) / (size.chunks_a_round * size.rounds) * 1e6:.1f}",
+            " ".join(f"{spent / size.chunks_a_round * 1e6:.1f}" for spent in each.cpu_s),
+            ratio(sum(each.cpu_s), "go streamed"),
+            ratio(sum(each.cpu_s), "go observe"),
+            "" if each.server.name.startswith("go") else f"{each.delivered:,}",
+        ]
+        for each in found
+    ]
+
+
+def main() -> None:
+    """Print the table; write the plot where told."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
+    )
+    parser.add_argument("--svg", type=Path, help="where to write the plot")
+    given = parser.parse_args()
+    size = Size(Pace(8, 1, 0.02), chunks=20, rounds=1) if given.smoke else Size(rounds=given.rounds)
+    found = uvloop.run(run(size))
+    pace = size.pace
+    print(
+        f"{pace.streams} users, {pace.turns} turns each, {size.chunks} chunks of 200 bytes,"
+        f" one each {pace.interval_s * 1e3:g} ms; {size.rounds} interleaved rounds.",
+        load(),
+    )
+    print()
+    print(table(HEAD, _rows(found, size)))
+    if given.svg:
+        per_chunk = size.chunks_a_round * size.rounds / 1e6
+        values = [(each.server.name, sum(each.cpu_s) / per_chunk) for each in found]
+        given.svg.write_text(bars("Paced behind Envoy: µs of CPU a chunk", values))
+
+
+if __name__ == "__main__":
+    main()
