@@ -16,8 +16,13 @@ _CHECKSUM: Final = ".sha256"
 def whole(target: Path) -> Generator[Path]:
     """The path to write to; at the end it is flushed to disk and becomes ``target``, or it is removed.
 
+    A link is followed; what is no file (a device, a pipe) is written to as it is, never replaced.
     Raises OSError, of which FileExistsError when somebody else is writing there.
     """
+    target = target.resolve()
+    if target.exists() and not target.is_file():
+        yield target
+        return
     partial = target.with_name(target.name + _PARTIAL)
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
     try:

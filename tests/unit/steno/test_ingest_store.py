@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,25 @@ def test_an_export_that_fails_leaves_no_file(
     monkeypatch.setattr("steno.commands.ingest_store.write_out", gone)
     assert run("export", "--database-url", url, "--output", tmp_path / "x") == 1
     assert not list(tmp_path.glob("x*"))
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(url: str, tmp_path: Path) -> None:
+    """``--output /dev/null`` does not replace the device."""
+    os.mkfifo(tmp_path / "pipe")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    assert run("export", "--database-url", url, "--output", tmp_path / "pipe") == 0
+    reader.join()
+    assert got[0].count(b"\n") == 3
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_a_link(url: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "behind")
+    assert run("export", "--database-url", url, "--output", tmp_path / "link") == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "behind").read_bytes().count(b"\n") == 3
 
 
 def test_a_bar_shows_on_a_terminal_alone(
