@@ -63,11 +63,15 @@ class EnvoySide:
         while not self._ready:
             self._read(wait_s=_STALLED_S)
 
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self.close()
 
     def begin(self, count: int, *, timed: bool = False) -> list[int]:
         """Open streams; returns their ids. No other stream may be open. ``timed``: time the answers."""

@@ -1,5 +1,6 @@
 """The processes that are measured: how they start, what CPU and memory they have used."""
 
+import json
 import os
 import shutil
 import signal
@@ -56,6 +57,12 @@ class Server:
     def worker_rss_bytes(self) -> list[int]:
         """Memory in use by each child (or by the process itself, where it has none)."""
         return [psutil.Process(pid).memory_info().rss for pid in self._pids()[1:] or self._pids()]
+
+    def open_exchanges(self) -> int:
+        """How many exchanges a sidecar has open, all its workers together."""
+        with urllib.request.urlopen(f"{self.admin}/state", timeout=60) as answer:
+            state = json.loads(answer.read())
+        return sum(int(worker["state"]["ledger"]["open"]) for worker in state["workers"])
 
     def stop(self) -> None:
         """SIGTERM, then wait; SIGKILL for one that does not stop."""

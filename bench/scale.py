@@ -1,0 +1,147 @@
+"""What a chunk costs when there are many streams: ``python -m bench.scale``.
+
+The same chunks, in the same order of time, over 64, 500, 2,000 and 5,000 streams, each a whole
+turn, to ``steno extproc`` with one worker and with two (each worker has its port; the streams are
+dealt out evenly). Interleaved; CPU is that of all the sidecar's processes until the turns are delivered.
+"""
+
+import argparse
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.envoy_side import EnvoySide
+from bench.processes import Bench, Server
+from bench.tables import bars, load, table
+from bench.turns import Turn, make_turn
+
+_DELIVERED_S = 180.0
+_QUIET_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """``chunks`` to a turn, about ``total`` chunks in each measurement."""
+
+    streams: tuple[int, ...] = (64, 500, 2_000, 5_000)
+    workers: tuple[int, ...] = (1, 2)
+    chunks: int = 40
+    total: int = 200_000
+    rounds: int = 2
+
+
+@dataclass(slots=True)
+class Cell:
+    """One row: a sidecar and a number of streams."""
+
+    server: Server
+    workers: int
+    streams: int
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    chunks: int = 0
+
+
+def _waves(sides: Sequence[EnvoySide], turn: Turn, streams: int, waves: int) -> None:
+    """So many turns on each stream, one after the other; each connection has a thread of its own."""
+
+    def play(side: EnvoySide) -> None:
+        for _ in range(waves):
+            ids = side.begin(streams // len(sides))
+            for message in (*turn.opening, *turn.chunks):
+                side.round(ids, message)
+            side.until_over()
+
+    players = [threading.Thread(target=play, args=(side,)) for side in sides]
+    for player in players:
+        player.start()
+    for player in players:
+        player.join()
+
+
+def _measure(bench: Bench, cell: Cell, turn: Turn, size: Size) -> None:
+    waves = max(1, size.total // (cell.streams * size.chunks))
+    turns = waves * (cell.streams // cell.workers) * cell.workers
+    sides = [EnvoySide(port) for port in cell.server.ports]
+    before, cpu_s, started = bench.turns_delivered(), cell.server.cpu_s(), time.perf_counter()
+    _waves(sides, turn, cell.streams, waves)
+    cell.wall_s += time.perf_counter() - started
+    until = time.monotonic() + _DELIVERED_S
+    while bench.turns_delivered() - before < turns:
+        if time.monotonic() > until:
+            raise RuntimeError(f"{cell.server.name} has not delivered its turns")
+        time.sleep(0.1)
+    time.sleep(_QUIET_S)
+    cell.cpu_s += cell.server.cpu_s() - cpu_s
+    cell.chunks += turns * size.chunks
+    for side in sides:
+        side.close()
+
+
+def run(transport: str, size: Size) -> list[Cell]:
+    """Every number of streams and of workers, in turn."""
+    turn = make_turn(size.chunks)
+    with Bench() as bench:
+        bench.sink()
+        cells: list[Cell] = []
+        for workers in size.workers:
+            server = bench.steno(f"{workers} workers", f"--transport={transport}", workers=workers)
+            cells += [Cell(server, workers, streams) for streams in size.streams]
+            warm = [EnvoySide(port) for port in server.ports]
+            _waves(warm, turn, 64, 2)
+            for side in warm:
+                side.close()
+        time.sleep(2.0)
+        for _ in range(size.rounds):
+            for cell in cells:
+                _measure(bench, cell, turn, size)
+        return cells
+
+
+HEAD = ("workers", "streams", "chunks/s", "µs CPU/chunk", "÷ fewest streams")
+
+
+def _rows(cells: Sequence[Cell]) -> list[list[str]]:
+    first = {cell.workers: cell for cell in reversed(cells)}
+    return [
+        [
+            str(cell.workers),
+            f"{cell.streams:,}",
+            f"{cell.chunks / cell.wall_s:,.0f}",
+            f"{cell.cpu_s / cell.chunks * 1e6:.1f}",
+            f"{cell.cpu_s / cell.chunks / (first[cell.workers].cpu_s / first[cell.workers].chunks):.2f}",
+        ]
+        for cell in cells
+    ]
+
+
+def main() -> None:
+    """Print the table; write the plot where told."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--transport", choices=("http2", "grpcio"), default="http2")
+    parser.add_argument(
+        "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
+    )
+    parser.add_argument("--svg", type=Path, help="where to write the plot")
+    given = parser.parse_args()
+    size = Size(streams=(8, 32), chunks=10, total=300, rounds=1) if given.smoke else Size(rounds=given.rounds)
+    cells = run(given.transport, size)
+    print(
+        f"{given.transport}, {size.chunks} chunks of 200 bytes to a turn, {size.rounds} interleaved rounds.",
+        load(),
+    )
+    print()
+    print(table(HEAD, _rows(cells)))
+    if given.svg:
+        values = [
+            (f"{each.streams:,} streams, {each.workers} worker(s)", each.cpu_s / each.chunks * 1e6)
+            for each in cells
+        ]
+        given.svg.write_text(bars("µs of CPU a chunk, by open streams", values))
+
+
+if __name__ == "__main__":
+    main()
