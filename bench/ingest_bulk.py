@@ -16,7 +16,7 @@ from ingest.app import engine_of
 from ingest.store import tables, turns
 from ingest.store.connection import Connection, Engine, Value
 from ingest.store.postgres import PostgresEngine
-from ingest.store.rows import RunRow, SessionRow, StepRow, UsageRow
+from ingest.store.rows import COUNTS, RunRow, SessionRow, StepRow, UsageRow
 
 TENANT = "default"
 TALK = 10
@@ -211,6 +211,13 @@ TABLES = {
 }
 
 
+_SUMS = ", ".join(f"sum({name})" for name in COUNTS)
+_USAGE_DAYS = (
+    f"INSERT INTO usage_days SELECT tenant, day, provider, model, agent_name, {_SUMS} FROM usage"
+    " GROUP BY tenant, day, provider, model, agent_name"
+)
+
+
 def lists(total: int) -> list[str]:
     """Every list, by its path: each filter, the first page and one from the middle; rare values as well."""
     middle = total // 2
@@ -268,7 +275,7 @@ def load(url: str, count: int) -> None:
     for start in range(0, count, _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, count))
         _put(engine, connection, url, {table: rows(numbers, clock) for table, rows in TABLES.items()})
-    for sql in indexes:
+    for sql in (*indexes, _USAGE_DAYS):
         connection.run(sql)
     if isinstance(engine, PostgresEngine):
         connection.run("ANALYZE")  # autovacuum would do it within a minute

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from ingest.store import reads
 from ingest.store.connection import Connection, Purpose, Value
 from ingest.store.derived import announce
-from ingest.store.rows import Event
+from ingest.store.rows import COUNTS, Event
 from ingest.store.turns import clean
 
 BATCH: Final = 500
@@ -96,6 +96,20 @@ def _ids(connection: Connection, sql: str, seqs: Sequence[int]) -> list[str]:
     return [str(row[0]) for row in connection.run(f"{sql} ({marks})", seqs)]
 
 
+_SUBTRACT: Final = (
+    "UPDATE usage_days SET "  # noqa: S608 -- constants
+    + ", ".join(f"{name} = usage_days.{name} - u.{name}" for name in COUNTS)
+    + " FROM usage u WHERE u.tenant = ? AND u.session_id = ? AND usage_days.tenant = u.tenant"
+    " AND usage_days.day = u.day AND usage_days.provider = u.provider AND usage_days.model = u.model"
+    " AND usage_days.agent_name = u.agent_name"
+)
+"""A session has one row of usage for a day, provider, model and agent."""
+_DROP_EMPTY: Final = (
+    "DELETE FROM usage_days WHERE tenant = ? AND turns = 0 AND (day, provider, model, agent_name) IN"
+    " (SELECT day, provider, model, agent_name FROM usage WHERE tenant = ? AND session_id = ?)"
+)
+
+
 def _forget_session(connection: Connection, tenant: str, session: str) -> None:
     """Drop what was derived of a session, and let its turns (those that stay) be derived again."""
     values: tuple[Value, ...] = (tenant, session)
@@ -125,6 +139,8 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
         f"UPDATE nodes SET agent_name = '' WHERE tenant = ? AND first_seq IN (SELECT seq FROM steps {of})",  # noqa: S608 -- constants
         (tenant, *values),
     )
+    connection.run(_SUBTRACT, values)
+    connection.run(_DROP_EMPTY, (tenant, *values))
     for table in ("node_sessions", "runs", "usage", "steps"):
         connection.run(f"DELETE FROM {table} {of}", values)  # noqa: S608 -- constants
     connection.run("DELETE FROM sessions WHERE tenant = ? AND id = ?", values)
@@ -133,7 +149,16 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
 def requeue_all(connection: Connection) -> int:
     """Drop everything derived and derive every accepted turn again; how many."""
     connection.alone(Purpose.DERIVE)
-    for table in ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage"):
+    for table in (
+        "nodes",
+        "node_agents",
+        "node_sessions",
+        "sessions",
+        "runs",
+        "steps",
+        "usage",
+        "usage_days",
+    ):
         connection.run(f"DELETE FROM {table}")  # noqa: S608 -- constants
     connection.run("DELETE FROM derive_failures")
     connection.run(

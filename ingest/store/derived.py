@@ -10,8 +10,8 @@ from ingest.derivation.derive import Derived
 from ingest.derivation.steps import EXCERPT, Step
 from ingest.store import nodes, tables
 from ingest.store.connection import Connection, Purpose
-from ingest.store.merge import merge_run, merge_session, placeholder, usage_of
-from ingest.store.rows import Body, Event, RunRow, SessionRow, StepRow, TurnRow, UsageRow
+from ingest.store.merge import by_day, merge_run, merge_session, placeholder, usage_of
+from ingest.store.rows import COUNTS, Body, Event, RunRow, SessionRow, StepRow, TurnRow
 from ingest.store.turns import NAME_LIMIT, body_of, clean
 
 _EVENTS_AT_ONCE: Final = 10
@@ -19,9 +19,11 @@ _EVENTS_AT_ONCE: Final = 10
 _NOTHING: Final = "DO NOTHING"
 _REPLACING_SESSION: Final = tables.replacing(SessionRow, "tenant", "id")
 _REPLACING_RUN: Final = tables.replacing(RunRow, "tenant", "id")
-_COUNTS: Final = UsageRow.__struct_fields__[6:]
 _ADDING: Final = "(tenant, day, provider, model, agent_name, session_id) DO UPDATE SET " + ", ".join(
-    f"{name} = usage.{name} + excluded.{name}" for name in _COUNTS
+    f"{name} = usage.{name} + excluded.{name}" for name in COUNTS
+)
+_ADDING_DAYS: Final = "(tenant, day, provider, model, agent_name) DO UPDATE SET " + ", ".join(
+    f"{name} = usage_days.{name} + excluded.{name}" for name in COUNTS
 )
 _TURN_COLUMNS: Final = len(TurnRow.__struct_fields__)
 _PENDING: Final = (
@@ -63,7 +65,9 @@ def save(
     _save_sessions(connection, derived)
     events = _save_runs(connection, derived)
     tables.insert(connection, "steps", [_step_row(one, one.step) for one in derived if one.step], _NOTHING)
-    tables.insert(connection, "usage", usage_of(derived), _ADDING)
+    usage = usage_of(derived)
+    tables.insert(connection, "usage", usage, _ADDING)
+    tables.insert(connection, "usage_days", by_day(usage), _ADDING_DAYS)
     reasons = [(seq, clean(reason)) for seq, reason in failures]
     tables.put_rows(connection, "derive_failures", reasons, _NOTHING)
     done = [one.turn.seq for one in derived] + [seq for seq, _ in failures]

@@ -13,7 +13,7 @@ import msgspec
 from ingest.derivation.derive import Derived
 from ingest.derivation.sessions import Session
 from ingest.derivation.steps import Status, Step
-from ingest.store.rows import RunRow, SessionRow, TurnRow, UsageRow
+from ingest.store.rows import COUNTS, RunRow, SessionRow, TurnRow, UsageDayRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, clean
 
 _NEWEST: Final = ("auth_subject", "harness_version", "cwd", "name", "parent_id")
@@ -138,3 +138,14 @@ def usage_of(derived: Iterable[Derived]) -> list[UsageRow]:
             setattr(row, name, getattr(row, name) + (getattr(step.tokens, name) or 0))
         rows[key] = row
     return [rows[key] for key in sorted(rows)]
+
+
+def by_day(rows: Iterable[UsageRow]) -> list[UsageDayRow]:
+    """The same without sessions."""
+    days: dict[tuple[str, ...], UsageDayRow] = {}
+    for row in rows:
+        key = (row.tenant, row.day, row.provider, row.model, row.agent_name)
+        day = days.setdefault(key, UsageDayRow(*key))
+        for name in COUNTS:
+            setattr(day, name, getattr(day, name) + getattr(row, name))
+    return list(days.values())

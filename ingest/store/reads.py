@@ -4,7 +4,7 @@ Lists are paged by key, newest first: a cursor names the last row of the page be
 filter has an index that ends in the order of the list, so a page costs the same at any size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from msgspec import Struct
@@ -12,13 +12,17 @@ from msgspec import Struct
 from ingest.store import tables
 from ingest.store.connection import Connection, Row, Value
 from ingest.store.packing import unpack
-from ingest.store.rows import NodeDetail, RunRow, SessionRow, StepRow, TurnRow, UsageRow
+from ingest.store.rows import COUNTS, NodeDetail, RunRow, SessionRow, State, StepRow, TurnRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, clean, key_hash
 
 _TURN: Final = tables.columns(TurnRow, "t.")
 _STEP: Final = tables.columns(StepRow, "s.")
 _TURNS: Final = len(TurnRow.__struct_fields__)
+_STATES: Final = frozenset(State)
 _BY_STEP: Final = ("session_id", "run_id", "agent_name", "model", "provider")
+"""The filters on steps; of those with equally many turns, the first one's index is read."""
+_FEW: Final = 1000
+"""So far are the turns of each filter counted, where there are several."""
 
 
 class Cursor(Struct, frozen=True):
@@ -78,22 +82,49 @@ def _span(where: _Where, page: Page, column: str, tie: str, last: Value) -> None
 
 def turns(connection: Connection, page: Page) -> list[Found]:
     """A page of turns."""
-    filters = {name: getattr(page, name) for name in _BY_STEP if getattr(page, name)}
+    wanted = {name: clean(getattr(page, name), NAME_LIMIT) for name in _BY_STEP}
+    filters = {name: value for name, value in wanted.items() if value}
+    if page.state and (page.state not in _STATES or (filters and page.state == State.REJECTED)):
+        return []  # only accepted turns are derived, and have a step
     main, join = ("s", "JOIN") if filters else ("t", "LEFT JOIN")
-    where = _Where(f"{main}.tenant = ?", page.tenant)
+    order = (f"{main}.received_at_us", f"{main}.seq")
+    if page.request_id:  # few turns: their key tells them, and its hash the tenant
+        where = _Where("t.key_hash = ?", key_hash(page.tenant, page.request_id))
+        order = (f"+{order[0]}", f"+{order[1]}")  # not by an index: SQLite would read all turns in order
+    else:
+        where = _Where(f"{main}.tenant = ?", page.tenant)
+    rarest = _rarest(connection, page.tenant, filters)
     for name, value in filters.items():
-        where.add(f"s.{name} = ?", clean(value, NAME_LIMIT))
+        where.add(f"s.{name} = ?" if name == rarest else f"CAST(s.{name} AS TEXT) = ?", value)
     if page.state:
-        where.add("t.state = ?", page.state)
-    if page.request_id:
-        where.add("t.key_hash = ?", key_hash(page.tenant, page.request_id))
+        where.add(f"t.state = '{page.state}'")  # spelled out: else its index could not be used
     last = int(page.cursor.tie) if page.cursor else None
     _span(where, page, f"{main}.received_at_us", f"{main}.seq", last)
     sql = (
         f"SELECT {_TURN}, {_STEP} FROM turns t {join} steps s ON s.seq = t.seq WHERE {where}"  # noqa: S608 -- constants
-        f" ORDER BY {main}.received_at_us DESC, {main}.seq DESC LIMIT ?"
+        f" ORDER BY {order[0]} DESC, {order[1]} DESC LIMIT ?"
     )
     return [_found(row) for row in connection.run(sql, (*where.values, page.limit))]
+
+
+def _rarest(connection: Connection, tenant: str, filters: Mapping[str, str]) -> str:
+    """The filter whose index is to be read: SQLite, without statistics of values, would take any.
+
+    The others are written as casts, which it reads no index for and which mean nothing to PostgreSQL.
+    """
+    if len(filters) < 2:  # noqa: PLR2004 -- one filter, or none
+        return next(iter(filters), "")
+    counts = {
+        name: cast(
+            "int",
+            connection.run(
+                f"SELECT count(*) FROM (SELECT 1 FROM steps WHERE tenant = ? AND {name} = ? LIMIT ?) few",  # noqa: S608 -- constants
+                (tenant, value, _FEW),
+            )[0][0],
+        )
+        for name, value in filters.items()
+    }
+    return min(counts, key=lambda name: counts[name])
 
 
 def _found(row: Row) -> Found:
@@ -116,7 +147,7 @@ def attempts(connection: Connection, turn: TurnRow) -> list[TurnRow]:
     if not turn.request_id:
         return [turn]
     same = "t.key_hash = (SELECT key_hash FROM turns WHERE seq = ?)"
-    sql = f"SELECT {_TURN} FROM turns t WHERE {same} ORDER BY t.seq LIMIT 100"  # noqa: S608 -- constants
+    sql = f"SELECT {_TURN} FROM turns t WHERE {same} ORDER BY +t.seq LIMIT 100"  # noqa: S608 -- constants
     return [tables.load(TurnRow, row) for row in connection.run(sql, (turn.seq,))]
 
 
@@ -152,21 +183,18 @@ def run(connection: Connection, tenant: str, identifier: str) -> RunRow | None:
     return tables.fetch(connection, "runs", RunRow, tenant, [clean(identifier)]).get(identifier)
 
 
-_NODE: Final = "SELECT hash, parent, role, on_spine, provider, model, agent_name, content FROM nodes"
+_NODE: Final = "hash, parent, role, on_spine, provider, model, agent_name, content"
+_ANCESTRY: Final = (
+    f"WITH RECURSIVE up AS (SELECT 1 AS depth, tenant, {_NODE} FROM nodes WHERE tenant = ? AND hash = ?"  # noqa: S608 -- constants
+    f" UNION ALL SELECT up.depth + 1, n.tenant, {', '.join('n.' + name for name in _NODE.split(', '))}"
+    " FROM up JOIN nodes n ON n.tenant = up.tenant AND n.hash = up.parent WHERE up.depth < ?)"
+    f" SELECT {_NODE} FROM up ORDER BY depth"
+)
 
 
 def ancestry(connection: Connection, tenant: str, name: str, limit: int) -> list[NodeDetail]:
     """The node of this hash and what came before it, nearest first, at most ``limit`` nodes."""
-    chain: list[NodeDetail] = []
-    wanted: bytes | None = bytes.fromhex(name)
-    while wanted and len(chain) < limit:
-        rows = connection.run(f"{_NODE} WHERE tenant = ? AND hash = ?", (tenant, wanted))
-        if not rows:
-            break
-        chain.append(_node(rows[0]))
-        parent = rows[0][1]
-        wanted = bytes(cast("bytes", parent)) if parent is not None else None
-    return chain
+    return [_node(row) for row in connection.run(_ANCESTRY, (tenant, bytes.fromhex(name), limit))]
 
 
 def _node(row: Row) -> NodeDetail:
@@ -190,11 +218,14 @@ def usage(
     connection: Connection, tenant: str, by: Sequence[str], span: tuple[str, str], limit: int
 ) -> list[UsageRow]:
     """Token totals of a tenant, grouped by ``by`` (of :data:`USAGE_KEYS`), from day to day inclusive."""
+    table = "usage" if "session_id" in by else "usage_days"
     keys = ", ".join(name if name in by else f"'' AS {name}" for name in USAGE_KEYS)
-    counts = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in UsageRow.__struct_fields__[6:])
+    counts = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in COUNTS)
     grouped = ("tenant", *by)
+    # Without days the groups are read in order, up to the limit: SQLite would read all the days instead.
+    day = "day" if "day" in by else "CAST(day AS TEXT)"
     sql = (
-        f"SELECT tenant, {keys}, {counts} FROM usage WHERE tenant = ? AND day >= ? AND day <= ?"  # noqa: S608 -- constants
+        f"SELECT tenant, {keys}, {counts} FROM {table} WHERE tenant = ? AND {day} >= ? AND {day} <= ?"  # noqa: S608 -- constants
         f" GROUP BY {', '.join(grouped)} ORDER BY {', '.join(grouped)} LIMIT ?"
     )
     return [tables.load(UsageRow, row) for row in connection.run(sql, (tenant, *span, limit))]

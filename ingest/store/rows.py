@@ -5,6 +5,7 @@ never decoded JSON: whatever a client sent comes back.
 """
 
 from enum import StrEnum, unique
+from typing import Final
 
 from msgspec import Struct
 
@@ -223,6 +224,27 @@ class UsageRow(Struct, kw_only=True):
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+
+
+class UsageDayRow(Struct):
+    """Token totals of one day over all sessions."""
+
+    tenant: str
+    day: str
+    provider: str
+    model: str
+    agent_name: str
+    turns: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+COUNTS: Final = UsageDayRow.__struct_fields__[5:]
+"""What is added up."""
 
 
 class NodeDetail(Struct, frozen=True):

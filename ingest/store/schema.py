@@ -2,7 +2,8 @@
 
 ``docs/ingest.md`` explains the tables. A step is never edited once released: the next
 change is a new step. ``{int}``, ``{blob}`` and ``{strict}`` stand for each engine's
-spelling (BIGINT/BYTEA in PostgreSQL; INTEGER/BLOB and STRICT tables in SQLite).
+spelling (BIGINT/BYTEA in PostgreSQL; INTEGER/BLOB and STRICT tables in SQLite); a statement
+that begins with ``{postgresql}`` is for that engine alone.
 
 Invariants
 * ``turns`` and ``bodies`` are the truth; every other table but ``audit`` can be
@@ -190,15 +191,49 @@ CREATE TABLE audit (
 """
 
 
+STEP_2: Final = """
+CREATE INDEX turns_rejected ON turns (tenant, received_at_us, seq) WHERE state = 'rejected';
+CREATE TABLE usage_days (
+  tenant TEXT NOT NULL,
+  day TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  model TEXT NOT NULL,
+  agent_name TEXT NOT NULL,
+  turns {int} NOT NULL,
+  input_tokens {int} NOT NULL,
+  output_tokens {int} NOT NULL,
+  total_tokens {int} NOT NULL,
+  cache_read_tokens {int} NOT NULL,
+  cache_write_tokens {int} NOT NULL,
+  reasoning_tokens {int} NOT NULL,
+  PRIMARY KEY (tenant, day, provider, model, agent_name)
+) {strict};
+INSERT INTO usage_days
+  SELECT tenant, day, provider, model, agent_name, sum(turns), sum(input_tokens), sum(output_tokens),
+    sum(total_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(reasoning_tokens)
+  FROM usage GROUP BY tenant, day, provider, model, agent_name;
+{postgresql} ALTER TABLE bodies
+  ALTER COLUMN request SET STORAGE EXTERNAL, ALTER COLUMN response SET STORAGE EXTERNAL,
+  ALTER COLUMN meta SET STORAGE EXTERNAL, ALTER COLUMN session SET STORAGE EXTERNAL,
+  ALTER COLUMN raw_response SET STORAGE EXTERNAL;
+"""
+"""Lists whose cost grew with the table: of rejected turns, and of usage without its sessions. Bodies
+are compressed when they come, so the server need not try again."""
+
+
 class NewerSchemaError(Exception):
     """The database was written by a newer release: this one must not touch it."""
 
 
-STEPS: Final = (STEP_1,)
+_POSTGRESQL: Final = "{postgresql}"
+STEPS: Final = (STEP_1, STEP_2)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
 
 
 def statements(step: str, *, integer: str, blob: str, strict: str) -> list[str]:
-    """The statements of one step, in one engine's spelling."""
+    """The statements of one step, in one engine's spelling: SQLite's if it has ``strict`` tables."""
     text = step.replace("{int}", integer).replace("{blob}", blob).replace("{strict}", strict)
-    return [statement.strip() for statement in text.split(";") if statement.strip()]
+    found = [statement.strip() for statement in text.split(";") if statement.strip()]
+    if strict:
+        return [statement for statement in found if not statement.startswith(_POSTGRESQL)]
+    return [statement.removeprefix(_POSTGRESQL) for statement in found]

@@ -5,7 +5,6 @@ from functools import lru_cache
 from itertools import chain, repeat
 from typing import Final, TypeVar, cast
 
-import msgspec
 from msgspec import Struct, structs
 
 from ingest.store.connection import Connection, Row, Value
@@ -24,7 +23,7 @@ def columns(struct: type[Struct], prefix: str = "") -> str:
 
 def load(struct: type[T], row: Row) -> T:
     """One row of :func:`columns`. The schema holds what the struct says."""
-    return msgspec.convert(dict(zip(struct.__struct_fields__, row, strict=True)), struct)
+    return struct(**dict(zip(struct.__struct_fields__, row, strict=True)))
 
 
 def values(row: Struct) -> tuple[Value, ...]:

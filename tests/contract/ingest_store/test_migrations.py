@@ -118,3 +118,24 @@ def test_of_several_instances_one_migrates_and_the_others_wait(database_url: str
         thread.join()
     assert not failures
     assert version(database_url) == len(STEPS)
+
+
+def test_the_usage_of_days_is_summed_from_that_of_sessions(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, STEPS[:1])
+    engine_of(database_url).prepare()
+    connection = engine_of(database_url).writer()
+    for row in (
+        ("default", "2026-01-01", "p", "m", "a", "s1", 1, 10, 20, 30, 0, 0, 0),
+        ("default", "2026-01-01", "p", "m", "a", "s2", 2, 1, 2, 3, 4, 5, 6),
+        ("default", "2026-01-02", "p", "m", "a", "s1", 1, 7, 0, 7, 0, 0, 0),
+    ):
+        connection.run(f"INSERT INTO usage VALUES ({', '.join('?' * len(row))})", row)
+    connection.close()
+    monkeypatch.undo()
+    engine_of(database_url).prepare()
+    assert read(database_url, "SELECT * FROM usage_days ORDER BY day") == [
+        ("default", "2026-01-01", "p", "m", "a", 3, 11, 22, 33, 4, 5, 6),
+        ("default", "2026-01-02", "p", "m", "a", 1, 7, 0, 7, 0, 0, 0),
+    ]

@@ -12,7 +12,29 @@ from ingest.store import derived, nodes, reads, turns
 from ingest.store.connection import Connection, Row, Value
 from ingest.store.postgres import PostgresEngine
 from ingest.store.reads import Cursor, Page
+from ingest.store.rows import TurnRow
 from tests.unit.ingest.rows import new_turn
+
+EXAMPLE = TurnRow(
+    seq=1,
+    id="t",
+    tenant="default",
+    project="",
+    source="wire",
+    state="accepted",
+    reason="",
+    request_id="",
+    reused=0,
+    provider="p",
+    agent_name="a",
+    model="m",
+    harness_id="",
+    harness_session_id="",
+    thread_id="",
+    received_at_us=1,
+    body_bytes=1,
+    raw_dropped=0,
+)
 
 
 class Explaining:
@@ -24,6 +46,8 @@ class Explaining:
         self.plan = ""
 
     def run(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        if sql.startswith("SELECT count(*)"):
+            return self._connection.run(sql, values)
         rows = self._connection.run(self._prefix + sql, values)
         self.plan += "\n".join(str(row) for row in rows)
         return []
@@ -57,6 +81,8 @@ def explaining(database_url: str) -> Generator[Explaining]:
         {"session_id": "s"},
         {"run_id": "r"},
         {"request_id": "r"},
+        {"state": "accepted"},
+        {"state": "rejected"},
     ],
 )
 def test_a_page_of_turns_reads_an_index_in_order(explaining: Explaining, filters: dict[str, str]) -> None:
@@ -65,9 +91,20 @@ def test_a_page_of_turns_reads_an_index_in_order(explaining: Explaining, filters
     reads.turns(cast("Connection", explaining), page)
     sorts = "Sort" in explaining.plan or "TEMP B-TREE" in explaining.plan
     assert not sorts or "request_id" in filters, explaining.plan
+    assert "turns_rejected" in explaining.plan or filters.get("state") != "rejected", explaining.plan
+    assert "turns_key" in explaining.plan or "request_id" not in filters, explaining.plan
     assert "Seq Scan" not in explaining.plan
     assert "SCAN t " not in explaining.plan
     assert "bodies" not in explaining.plan
+
+
+@pytest.mark.parametrize("rare", ["agent_name", "model", "provider"])
+def test_of_several_filters_the_rarest_is_looked_up(explaining: Explaining, rare: str) -> None:
+    common = {"agent_name": "", "model": "", "provider": "anthropic"}
+    filters = {name: value for name, value in common.items() if value} | {rare: "nobody's"}
+    page = structs.replace(Page(tenant="default", limit=100), **filters)
+    reads.turns(cast("Connection", explaining), page)
+    assert f"steps_{rare.removesuffix('_name')}" in explaining.plan, explaining.plan
 
 
 def test_other_lists_read_an_index_in_order(explaining: Explaining) -> None:
@@ -78,3 +115,22 @@ def test_other_lists_read_an_index_in_order(explaining: Explaining) -> None:
     nodes.newest(cast("Connection", explaining), "default", "", 1000)
     for word in ("Sort", "TEMP B-TREE", "Seq Scan"):
         assert word not in explaining.plan, explaining.plan
+
+
+def test_what_is_asked_of_one_turn_node_or_session_reads_an_index(explaining: Explaining) -> None:
+    connection = cast("Connection", explaining)
+    reads.turn(connection, "default", "t")
+    reads.ancestry(connection, "default", "00" * 32, 100)
+    reads.session(connection, "default", "s")
+    reads.run(connection, "default", "r")
+    turn = structs.replace(EXAMPLE, request_id="r")
+    reads.attempts(connection, turn)
+    for word in ("Seq Scan", "SCAN t ", "SCAN n ", "SCAN nodes", "SCAN turns"):
+        assert word not in explaining.plan, explaining.plan
+
+
+def test_usage_of_days_does_not_read_that_of_sessions(explaining: Explaining) -> None:
+    connection = cast("Connection", explaining)
+    reads.usage(connection, "default", ("day", "model"), ("2026-01-01", "2026-02-01"), 100)
+    assert "usage_days" in explaining.plan
+    assert "Seq Scan" not in explaining.plan

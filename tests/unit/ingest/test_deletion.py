@@ -14,7 +14,7 @@ from ingest.retention import Retention, Rule, scopes
 from ingest.store.deletion import Scope, delete_some
 from tests.unit.ingest.running import JSON, Client, service, turn
 
-TABLES = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage")
+TABLES = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage", "usage_days")
 DAY_US = 86_400_000_000
 
 
