@@ -15,6 +15,7 @@ from ingest.store import reads
 from ingest.store.connection import Connection, Purpose, Value
 from ingest.store.derived import announce
 from ingest.store.rows import COUNTS, Event
+from ingest.store.schema import DERIVED
 from ingest.store.turns import clean
 
 BATCH: Final = 500

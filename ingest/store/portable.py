@@ -16,6 +16,7 @@ from ingest.store import tables, turns
 from ingest.store.connection import Connection, Purpose, Value
 from ingest.store.postgres import PostgresConnection
 from ingest.store.rows import Body, State, TurnRow
+from ingest.store.schema import DERIVED
 from ingest.store.turns import NAME_LIMIT, clean
 
 _PAGE: Final = 200
@@ -23,7 +24,6 @@ _PAGE_BYTES: Final = 16 * 1024 * 1024
 _LOOKUP: Final = 400
 _NAMES: Final = ("agent_name", "model", "harness_id", "harness_session_id", "thread_id")
 _TEXTS: Final = ("project", "reason", "request_id", "provider")
-_DERIVED: Final = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage")
 _COLUMNS: Final = len(TurnRow.__struct_fields__)
 _SELECT: Final = f"SELECT {turns.COLUMNS}, key_hash, variant, digest FROM turns WHERE seq > ?"  # noqa: S608 -- constants
 
@@ -238,7 +238,7 @@ def erase(connection: Connection) -> int:
     connection.alone(Purpose.DERIVE)
     connection.alone(Purpose.PUT)
     gone = count(connection, Choice())
-    for table in (*_DERIVED, "derive_failures", "pending", "bodies", "turns"):
+    for table in (*DERIVED, "derive_failures", "pending", "bodies", "turns"):
         connection.run(f"DELETE FROM {table}")  # noqa: S608 -- constants
     return gone
 

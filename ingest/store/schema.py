@@ -225,6 +225,8 @@ class NewerSchemaError(Exception):
     """The database was written by a newer release: this one must not touch it."""
 
 
+DERIVED: Final = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage", "usage_days")
+"""The tables that are made again from the turns."""
 _POSTGRESQL: Final = "{postgresql}"
 STEPS: Final = (STEP_1, STEP_2)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
