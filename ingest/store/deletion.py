@@ -150,16 +150,7 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
 def requeue_all(connection: Connection) -> int:
     """Drop everything derived and derive every accepted turn again; how many."""
     connection.alone(Purpose.DERIVE)
-    for table in (
-        "nodes",
-        "node_agents",
-        "node_sessions",
-        "sessions",
-        "runs",
-        "steps",
-        "usage",
-        "usage_days",
-    ):
+    for table in DERIVED:
         connection.run(f"DELETE FROM {table}")  # noqa: S608 -- constants
     connection.run("DELETE FROM derive_failures")
     connection.run(
