@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.envoy_provider import take_precedence
-from bench.turns import PATH, request_body
+from bench.envoy_provider import PATH, take_precedence
+from bench.turns import request_body
 
 _STAMP: Final = re.compile(rb"@(\d{19})")
 _GOOD: Final = b"HTTP/1.1 200 "
@@ -42,7 +42,7 @@ class Times:
 def _request(chunks: int, interval_us: int) -> bytes:
     body = request_body()
     return (
-        f"POST {PATH} HTTP/1.1\r\nhost: api.anthropic.com\r\ncontent-type: application/json\r\n"
+        f"POST {PATH} HTTP/1.1\r\nhost: api.openai.com\r\ncontent-type: application/json\r\n"
         f"x-pace: {chunks} {interval_us}\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode() + body
 

@@ -19,8 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.turns import sse_frames
-
+PATH: Final = "/v1/chat/completions"
 CHUNK_BYTES: Final = 200
 STAMP_BYTES: Final = 20
 NICE: Final = -5
@@ -29,6 +28,12 @@ NICE: Final = -5
 _PACE: Final = re.compile(rb"(?i)\r\nx-pace: (\d+) (\d+)")
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_BEFORE: Final = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1750000000,"model":"gpt",'
+    b'"choices":[{"index":0,"delta":{"content":" '
+)
+_AFTER: Final = b'"}}]}\n\n'
+_LAST: Final = _BEFORE + b'"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 _END: Final = b"0\r\n\r\n"
 
 
@@ -54,14 +59,11 @@ class Piece:
 
 def pieces(chunks: int) -> Sequence[Piece]:
     """The writes of an answer: its headers go with the first delta, its end follows the last at once."""
-    first, *deltas, last = sse_frames(chunks, CHUNK_BYTES)
-    opening = _HEAD + _framed(first)
-    made: list[Piece] = []
-    for delta in deltas:
-        before, _, after = _framed(delta).partition(b"x" * STAMP_BYTES)
-        made.append(Piece(opening + before, after))
-        opening = b""
-    return [*made, Piece(_framed(last) + _END, b"")]
+    padding = CHUNK_BYTES - STAMP_BYTES - len(_BEFORE) - len(_AFTER)
+    size = b"%x\r\n" % CHUNK_BYTES
+    delta = Piece(size + _BEFORE, b"x" * padding + _AFTER + b"\r\n")
+    first = Piece(_HEAD + delta.before, delta.after)
+    return [first, *[delta] * (chunks - 1), Piece(_framed(_LAST) + _END, b"")]
 
 
 def _framed(data: bytes) -> bytes:
