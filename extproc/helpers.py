@@ -65,7 +65,9 @@ class Helper:
         return self._process.pid if self._process is not None else None
 
     async def assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
-        """What becomes of a large exchange. Its request must be in memory."""
+        """What becomes of a large exchange. Its request must be in memory, and is let go of: what the
+        helper gets is copy enough.
+        """
         if captured.reducer is not None:
             captured.reducer.read_out()
         async with self._one:
@@ -79,6 +81,7 @@ class Helper:
 
     def _assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
         job = pickle.dumps((captured, identity), pickle.HIGHEST_PROTOCOL)
+        captured.request.let_go()
         for _ in range(TRIES):
             try:
                 made = self._answer(job)
@@ -89,8 +92,9 @@ class Helper:
             else:
                 self.counters.jobs += 1
                 return made
-        del job
         self.counters.given_up += 1
+        captured = cast("Captured", pickle.loads(job)[0])  # noqa: S301 - our own, of a moment ago
+        del job
         reason = f"internal error: {TRIES} helper processes died of it: see the log"
         return quarantined(captured, identity, Outcome.REDUCER_ERROR, reason), captured.classification
 

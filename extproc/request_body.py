@@ -47,6 +47,7 @@ class RequestBody:
         "_budget_bytes",
         "_chunks",
         "_drawn",
+        "_ended",
         "_packed",
         "_pinned",
         "_room",
@@ -62,7 +63,7 @@ class RequestBody:
         self._account = account
         self._chunks: list[bytes] = []
         self._packed = b""
-        self._pinned = False
+        self._ended = self._pinned = False
         self._drawn = 0
         self._room = 0 if account is not None or budget_bytes is None else budget_bytes
         self.place: Place | None = None
@@ -85,7 +86,8 @@ class RequestBody:
         self._chunks.append(data)
 
     def ended(self) -> None:
-        """Nothing comes any more: what was drawn beyond what is kept goes back."""
+        """Nothing comes any more: what was drawn beyond what is kept goes back, and it may move."""
+        self._ended = True
         self._hold(self.kept_bytes)
 
     def drop(self) -> None:
@@ -101,12 +103,12 @@ class RequestBody:
 
     def pack(self) -> None:
         """Keep it compressed from now on, where that pays: some 50 µs for 20 KB."""
-        if self._chunks and self.place is None and self.kept_bytes >= PACK_FROM_BYTES:
+        if self._may_move and self.place is None and self.kept_bytes >= PACK_FROM_BYTES:
             self.packed(zstandard.compress(self.joined(), 1))
 
     def packed(self, compressed: bytes) -> bool:
         """Keep it as this zstd frame, unless that is no smaller or somebody reads it. Whether it is so."""
-        if self._pinned or not self._chunks or len(compressed) >= self.kept_bytes:
+        if not self._may_move or len(compressed) >= self.kept_bytes:
             return False
         self._chunks.clear()
         self._packed = compressed
@@ -115,7 +117,7 @@ class RequestBody:
 
     def shelved(self, place: Place) -> bool:
         """It lies there: nothing of it stays in memory, unless somebody reads it. Whether it is so now."""
-        if self._pinned or not self._chunks:
+        if not self._may_move:
             return False
         self.place = place
         self._chunks.clear()
@@ -144,6 +146,10 @@ class RequestBody:
     def in_memory(self) -> bool:
         """Whether :meth:`joined` can be asked: it does not lie on the shelf alone."""
         return self.place is None or bool(self._chunks)
+
+    @property
+    def _may_move(self) -> bool:
+        return self._ended and not self._pinned and bool(self._chunks)
 
     def joined(self) -> bytes:
         """Everything kept, as one piece. Not of a request that lies on the shelf alone."""

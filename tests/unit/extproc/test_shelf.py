@@ -154,6 +154,20 @@ async def test_what_the_disk_spoiled_is_not_given_back(
     shelf.close()
 
 
+async def test_a_request_that_still_arrives_does_not_move(tmp_path: Path) -> None:
+    """What came before a checkpoint and what comes after it are one body."""
+    shelf = Shelf(tmp_path)
+    request = RequestBody(1 << 30)
+    request.append(TEXT)
+    request.pack()
+    shelf.put(request)
+    await asyncio.sleep(0.3)
+    request.append(b"and more")
+    request.ended()
+    assert request.joined() == TEXT + b"and more"
+    shelf.close()
+
+
 async def test_small_requests_are_packed_in_place() -> None:
     budget = Budget()
     account = budget.open("a")
