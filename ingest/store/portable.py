@@ -13,7 +13,7 @@ import zstandard
 from msgspec import Struct, structs
 
 from ingest.store import tables, turns
-from ingest.store.connection import Connection, Purpose, Value
+from ingest.store.connection import Connection, Purpose, Row, Value
 from ingest.store.postgres import PostgresConnection
 from ingest.store.rows import Body, State, TurnRow
 from ingest.store.schema import DERIVED
@@ -24,6 +24,8 @@ _PAGE_BYTES: Final = 16 * 1024 * 1024
 _LOOKUP: Final = 400
 _NAMES: Final = ("agent_name", "model", "harness_id", "harness_session_id", "thread_id")
 _TEXTS: Final = ("project", "reason", "request_id", "provider")
+_SIZE: Final = TurnRow.__struct_fields__.index("body_bytes")
+_BODIES: Final = f"SELECT seq, {tables.columns(Body)} FROM bodies WHERE seq IN"  # noqa: S608 -- constants
 _COLUMNS: Final = len(TurnRow.__struct_fields__)
 _SELECT: Final = f"SELECT {turns.COLUMNS}, key_hash, variant, digest FROM turns WHERE seq > ?"  # noqa: S608 -- constants
 
@@ -108,27 +110,30 @@ def count(connection: Connection, choice: Choice) -> int:
 def page(connection: Connection, choice: Choice, after: int) -> list[Carried | Unreadable]:
     """The next turns after a sequence number, in order; few where they are large. Empty at the end."""
     more, values = choice.where()
-    sql = f"{_SELECT}{more} ORDER BY seq LIMIT {_PAGE}"
-    found: list[Carried | Unreadable] = []
+    found = connection.run(f"{_SELECT}{more} ORDER BY seq LIMIT {_PAGE}", (after, *values))
+    rows: list[Row] = []
     size = 0
-    for row in connection.run(sql, (after, *values)):
-        one = tables.load(TurnRow, row[:_COLUMNS])
-        key_hash, variant, digest = (None if part is None else _bytes(part) for part in row[_COLUMNS:])
-        try:
-            body = turns.body(connection, one.seq)
-        except zstandard.ZstdError as error:
-            found.append(Unreadable(one, f"its body is damaged: {error}"))
-            continue
-        if body is None:
-            found.append(Unreadable(one, "its body is gone"))
-            continue
-        found.append(
-            Carried(turn=one, digest=digest or b"", key_hash=key_hash, strict=variant == b"", body=body)
-        )
-        size += body.size
+    for row in found:
         if size > _PAGE_BYTES:
             break
-    return found
+        rows.append(row)
+        size += cast("int", row[_SIZE])
+    marks = ", ".join("?" * len(rows))
+    sql = f"{_BODIES} ({marks})"
+    bodies = {row[0]: row[1:] for row in connection.run(sql, [row[0] for row in rows])} if rows else {}
+    return [_carried(row, bodies.get(row[0])) for row in rows]
+
+
+def _carried(row: Row, stored: Row | None) -> Carried | Unreadable:
+    turn = tables.load(TurnRow, row[:_COLUMNS])
+    key_hash, variant, digest = (None if part is None else _bytes(part) for part in row[_COLUMNS:])
+    if stored is None:
+        return Unreadable(turn, "its body is gone")
+    try:
+        body = turns.body_of(stored)
+    except zstandard.ZstdError as error:
+        return Unreadable(turn, f"its body is damaged: {error}")
+    return Carried(turn=turn, digest=digest or b"", key_hash=key_hash, strict=variant == b"", body=body)
 
 
 def _bytes(value: Value) -> bytes:
