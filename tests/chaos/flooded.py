@@ -20,7 +20,7 @@ from ingest_client.ledger import Ledger
 from tests.unit.extproc.transport.peer import Passing
 
 LIMITS = Limits(preface_s=2.0, unread_bytes=16 << 20)
-LEAVING_S = 30.0
+LEAVING_S = 60.0
 
 
 async def main() -> None:

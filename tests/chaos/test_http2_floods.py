@@ -30,7 +30,7 @@ from tests.unit.extproc.transport.peer import Peer, exchange, status
 _log = logging.getLogger(__name__)
 
 SECONDS = float(os.environ.get("STENO_T20_SECONDS", "10"))
-GRPCIO_GROWTH_BYTES = 512 << 20
+GRPCIO_GROWTH_BYTES = 256 << 20
 LONGEST_S = 3.0
 RECOVERY_S = 120.0
 MIB = 1 << 20
@@ -145,7 +145,9 @@ async def recovery(server: Python, port: int) -> tuple[float, float]:
     async with asyncio.timeout(RECOVERY_S):
         while True:
             async with Peer(TcpAddress("127.0.0.1", port)) as peer:
-                with contextlib.suppress(TimeoutError, grpc.RpcError, AssertionError):
+                with contextlib.suppress(
+                    TimeoutError, grpc.RpcError, AssertionError, asyncio.InvalidStateError
+                ):
                     await one_exchange(peer)
                     break
     took_s = asyncio.get_running_loop().time() - began
@@ -172,27 +174,25 @@ async def test_floods_at_http2_end_their_own_connections_and_are_counted() -> No
     check_reasons(seen.attacks, seen.counted["metrics"])
 
 
-# gRPC's own server takes each stream of a rapid reset into Python, and works off what a
-# CONTINUATION flood sent long after it: nobody else is served meanwhile.
-HOLDS_UP_GRPCIO = ("rapid reset", "continuation")
+# gRPC's own server takes each stream of a rapid reset into Python, works off what a
+# CONTINUATION flood sent long after it, nobody else being served meanwhile, and lets frames
+# of an unknown kind pile up in memory for as long as they come (36 MB/s here).
+BEYOND_GRPCIO = ("rapid reset", "continuation", "unknown frames")
 
 
-@pytest.mark.timeout(90 + 2 * SECONDS)
+@pytest.mark.timeout(120 + 2 * SECONDS)
 async def test_most_floods_at_grpcio_do_not_hold_up_a_user() -> None:
     """gRPC answers them without an end of the connection; memory is bounded."""
-    seen = await flooded(
-        "grpcio", [name for name in ATTACKS if name not in HOLDS_UP_GRPCIO], user_beside=True
-    )
+    seen = await flooded("grpcio", [name for name in ATTACKS if name not in BEYOND_GRPCIO], user_beside=True)
     assert max(seen.beside.took_s) < LONGEST_S
     assert seen.growth_bytes < GRPCIO_GROWTH_BYTES
     assert seen.counted["streams_open"] == 0
 
 
-@pytest.mark.timeout(90 + 2 * SECONDS + RECOVERY_S)
-async def test_floods_that_hold_up_grpcio_do_so_in_bounded_memory_and_not_for_ever() -> None:
+@pytest.mark.timeout(120 + 2 * SECONDS + RECOVERY_S)
+async def test_what_grpcio_cannot_fend_off_is_over_when_the_attacker_leaves() -> None:
     """Where gRPC does not allow more: users wait while it lasts, and are served again after it."""
-    seen = await flooded("grpcio", HOLDS_UP_GRPCIO, user_beside=False)
-    assert seen.growth_bytes < GRPCIO_GROWTH_BYTES
+    seen = await flooded("grpcio", BEYOND_GRPCIO, user_beside=False)
     assert seen.counted["streams_open"] == 0
 
 

@@ -35,7 +35,7 @@ class Atheris(Protocol):
 
 atheris = cast("Atheris", importlib.import_module("atheris"))
 
-with atheris.instrument_imports(include=["capture"]):
+with atheris.instrument_imports(include=["capture", "extproc.transport.http2", "hpack"]):
     from tests.fuzz.target import Target
     from tests.fuzz.targets import TARGETS
 

@@ -71,6 +71,11 @@ class StreamRecord:
         self.outbox: bytearray | None = None
         self.status: bytes | None = None  # the trailers that follow the outbox
 
+    @property
+    def ours(self) -> bool:
+        """Whether our side has yet to end. Of an RPC that we have finished nothing more is told."""
+        return self.status is None and self.state is not State.WE_ENDED
+
     def move(self, change: Change) -> State:
         """Change the state as the table says; returns the new one."""
         self.plain = False

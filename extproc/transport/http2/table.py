@@ -48,9 +48,7 @@ class StreamTable:
     def of_us(self, stream_id: int) -> StreamRecord | None:
         """A stream on which we may still say something."""
         stream = self.open.get(stream_id)
-        if stream is None or stream.state is State.WE_ENDED or stream.status is not None:
-            return None
-        return stream
+        return stream if stream is not None and stream.ours else None
 
     def finish(self, stream: StreamRecord, status: Status, why: str) -> None:
         """End our side, after what waits. What the peer still sends is not read."""
@@ -64,7 +62,7 @@ class StreamTable:
         if stream.expected_bytes:
             self.reset(stream.id, ErrorCode.PROTOCOL_ERROR)
             return
-        tell = stream.state is State.OPEN and stream.status is None
+        tell = stream.ours
         cut = stream.reader is not None and stream.reader.held_bytes > 0
         self.change(stream, Change.PEER_ENDS)
         if tell and cut:
@@ -77,7 +75,8 @@ class StreamTable:
         """The peer gives a stream up; what it sent before has been told before."""
         if stream.state is State.OPEN:
             self.spend(Reason.USED_RESET_FLOOD if stream.used else Reason.RESET_FLOOD)
-        self.heard.append(Gone(stream.id, StreamEnd.CANCELLED))
+        if stream.ours:
+            self.heard.append(Gone(stream.id, StreamEnd.CANCELLED))
         self.change(stream, Change.RESET)
 
     def change(self, stream: StreamRecord, change: Change) -> None:
@@ -94,7 +93,8 @@ class StreamTable:
             self._remember(stream_id, by_us=True)
         else:
             stream.plain = False
-            self.heard.append(Gone(stream_id, StreamEnd.ERROR))
+            if stream.ours:
+                self.heard.append(Gone(stream_id, StreamEnd.ERROR))
             self._forget(stream, by_us=True)
 
     def release(self, stream: StreamRecord) -> None:
