@@ -43,13 +43,10 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A worker process that listens, or did. ``number`` counts the lives of one worker, from 1.
-
-    ``patience_s``: longer than it may take to leave when it is replaced.
-    """
+    """A worker process that listens, or did. ``number`` counts the lives of one worker, from 1."""
 
     number: int
-    patience_s: float
+    settings: SidecarSettings
     process: asyncio.subprocess.Process
     ready: WorkerReady
 
@@ -74,12 +71,18 @@ class Generation:
         if not line:
             await process.wait()
             raise WorkerError(f"worker {index} ended before it listened: see its last log line")
-        return cls(number, _patience_s(settings), process, msgspec.json.decode(line, type=WorkerReady))
+        return cls(number, settings, process, msgspec.json.decode(line, type=WorkerReady))
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
         return self.process.returncode is None
+
+    @property
+    def patience_s(self) -> float:
+        """Longer than it may take to leave when it is replaced."""
+        of = self.settings
+        return of.handover_s + 1.2 * of.connection_age_s + of.drain_s + _EXTRA_S
 
     async def ended(self, reconciler: Reconciler | None) -> int:
         """Hear what it tells of its exchanges, to its end; returns its exit code. To be called once."""
@@ -116,10 +119,6 @@ class Generation:
             with contextlib.suppress(OSError):
                 file.unlink()
         return page
-
-
-def _patience_s(settings: SidecarSettings) -> float:
-    return settings.handover_s + 1.2 * settings.connection_age_s + settings.drain_s + _EXTRA_S
 
 
 def last_metrics_file(admin_socket: Path) -> Path:

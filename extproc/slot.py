@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
 from extproc.generation import Generation
+from extproc.settings import SidecarSettings
 from extproc.transport.address import Address, parse_address
 
 
@@ -22,12 +23,14 @@ class Restart(StrEnum):
 class Slot:
     """One worker.
 
-    ``address`` has the real port once a generation has served. ``generations`` counts those that have.
+    ``address`` has the real port once a generation has served, ``settings`` are those that one could
+    be started with. ``generations`` counts those that have served.
     ``changing`` is held while a process is being started for it.
     """
 
     index: int
     address: Address
+    settings: SidecarSettings
     serving: Generation | None = None
     leaving: Generation | None = None
     generations: int = 0
@@ -54,6 +57,7 @@ class Slot:
             self.restarts[Restart.REPLACED] += 1
         self.serving = generation
         self.generations = generation.number
+        self.settings = generation.settings
         self.address = parse_address(generation.ready.address)
 
     def ended(self, generation: Generation) -> bool:

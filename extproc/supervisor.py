@@ -5,7 +5,8 @@ one that leaves: never more than two, because the kernel's rule for a shared por
 the names of sockets know of two. A replacement starts the new process, which binds beside the old one and
 gets every new connection; then the old one is told (``extproc.generation``), finishes its open
 streams, delivers, and ends. Its spool is adopted by a living worker. Where the new process does not
-start, the old one goes on and the replacement is over: what has not been replaced keeps its settings.
+start, the old one goes on and the replacement is over: what has not been replaced keeps its settings,
+also when it dies and is started again.
 
     serving ── dies ──► backoff ──► the next generation
        └── replaced ──► leaving ── ends, or is killed when it is too late
@@ -44,7 +45,9 @@ class Supervisor:
         self._settings = settings
         self._clock_s = clock_s
         listen = parse_address(settings.listen)
-        self._slots = [Slot(index, worker_address(listen, index)) for index in range(settings.workers)]
+        self._slots = [
+            Slot(index, worker_address(listen, index), settings) for index in range(settings.workers)
+        ]
         self._claims: list[AddressClaim] = []
         self._stopping = asyncio.Event()
         self._asked = asyncio.Event()
@@ -82,6 +85,10 @@ class Supervisor:
         try:
             self._claim()
             await self._admin.start()
+        except BaseException:
+            self._release()
+            raise
+        try:
             if self._reconciler is not None:
                 await self._reconciler.start()
             await self._start_workers()
@@ -144,16 +151,22 @@ class Supervisor:
             if not (isinstance(slot.address, TcpAddress) and slot.address.port == 0):
                 self._claims.append(claim(slot.address, self._settings.data_dir))
 
+    def _release(self) -> None:
+        for each in self._claims:
+            each.release()
+
     async def _start_workers(self) -> None:
         """Wait for every worker's answer, so that none is left behind when one cannot start."""
-        answers = await asyncio.gather(*(self._next(slot) for slot in self._slots), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(self._next(slot, self._settings) for slot in self._slots), return_exceptions=True
+        )
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
 
-    async def _next(self, slot: Slot) -> None:
+    async def _next(self, slot: Slot, settings: SidecarSettings) -> None:
         """Start the slot's next generation and let it serve. Raises WorkerError or OSError."""
-        generation = await Generation.start(self._settings, slot.index, slot.generations + 1, slot.address)
+        generation = await Generation.start(settings, slot.index, slot.generations + 1, slot.address)
         slot.serve(generation)
         if self._tasks is not None:
             self._tasks.create_task(self._follow(slot, generation))
@@ -190,7 +203,7 @@ class Supervisor:
                 if slot.serving is not None:  # a replacement was faster
                     return
                 try:
-                    await self._next(slot)
+                    await self._next(slot, slot.settings)
                 except (WorkerError, OSError) as error:
                     slot.restarts[Restart.DID_NOT_START] += 1
                     _log.error(
@@ -227,7 +240,7 @@ class Supervisor:
             await slot.alone.wait()
             async with slot.changing:
                 try:
-                    await self._next(slot)
+                    await self._next(slot, self._settings)
                 except (WorkerError, OSError) as error:
                     _log.error(
                         "worker is not replaced and goes on as it is",
@@ -249,7 +262,7 @@ class Supervisor:
         if running:
             _, late = await asyncio.wait(
                 [asyncio.ensure_future(each.process.wait()) for each in running],
-                timeout=self._settings.drain_s + _EXTRA_S,
+                timeout=max(each.settings.drain_s for each in running) + _EXTRA_S,
             )
             if late:
                 _log.error("workers did not stop in time and are killed", extra={"workers": len(late)})
@@ -262,8 +275,7 @@ class Supervisor:
         if self._reconciler is not None:
             await self._reconciler.stop()
         await self._admin.stop()
-        for each in self._claims:
-            each.release()
+        self._release()
 
 
 async def _see_off(slot: Slot, generation: Generation) -> None:

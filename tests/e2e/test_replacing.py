@@ -280,7 +280,7 @@ async def test_settings_that_cannot_be_used_leave_everything_as_it_is(run: Run, 
 
 
 async def test_where_a_new_process_does_not_start_the_old_one_goes_on(run: Run, short_tmp: Path) -> None:
-    """A certificate that is no certificate: the settings are sound, the worker is not."""
+    """A certificate that is no certificate. Also one that dies later starts with what it had before."""
     file, broken = short_tmp / "steno.yaml", short_tmp / "broken.pem"
     file.write_text("")
     broken.write_text("no certificate")
@@ -296,6 +296,8 @@ async def test_where_a_new_process_does_not_start_the_old_one_goes_on(run: Run, 
                 await asyncio.sleep(0.1)
         assert "worker is not replaced and goes on as it is" in stack.steno.log.read_text()
         assert [worker["pid"] for worker in await stack.workers()] == before
+        os.kill(before[0], signal.SIGKILL)
+        await stack.until(lambda workers: workers[0]["restarts"] == 1 and workers[0]["ready"])
         reply = await fetch(stack.envoy.port, PATH, message_request(stream=True), SHORT)
         assert (reply.complete, (await stack.balance(1))["delivered"]) == (True, 1)
 
