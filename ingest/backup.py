@@ -10,7 +10,7 @@ unless it is told to replace them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from enum import StrEnum, unique
 from pathlib import Path
@@ -21,7 +21,7 @@ from msgspec import Struct
 from ingest import files
 from ingest.archive import CONFLICT, ArchiveError, Progress, groups, write_out
 from ingest.store import sqlite_copy
-from ingest.store.connection import Connection, Engine
+from ingest.store.connection import Connection, Engine, Row
 from ingest.store.deletion import requeue_all
 from ingest.store.portable import Choice, Landing, audit, count, erase, put_back
 from ingest.store.schema import STEPS
@@ -136,23 +136,31 @@ def _restore_copy(
         engine.path.parent.mkdir(parents=True, exist_ok=True)
         files.create_private(engine.path).close()
     try:
+        history = sqlite_copy.audit_rows(engine.path)
         sqlite_copy.put_in_place(source, engine.path, stage("pages restored"))
     except sqlite_copy.InUseError as error:
         raise ArchiveError(f"{engine.path} is in use: stop the service first") from error
     except DamagedError as error:
-        raise ArchiveError(f"{engine.path} cannot be written: {error}") from error
+        raise ArchiveError(f"{engine.path} cannot be replaced: {error}") from error
     engine.prepare()
     with closing(engine.writer()) as connection:
         return (
             found.turns,
             replaced,
-            _settle(connection, replaced, again=derive_again or found.version < len(STEPS)),
+            _settle(connection, replaced, history, again=derive_again or found.version < len(STEPS)),
         )
 
 
-def _settle(connection: Connection, replaced: int, *, again: bool) -> int:
-    """Record the restore; derive again what was told to, or was derived by an earlier release."""
+def _settle(connection: Connection, replaced: int, history: Sequence[Row], *, again: bool) -> int:
+    """Record the restore; derive again what was told to, or was derived by an earlier release.
+
+    ``history``: the audit of the store that was replaced, which outlives it.
+    """
     connection.begin()
+    kept = set(connection.run("SELECT * FROM audit"))
+    connection.run_many(
+        "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)", [row for row in history if row not in kept]
+    )
     audit(connection, time.time_ns() // 1000, "restore", f"in the place of {replaced} turns", replaced)
     waiting = requeue_all(connection) if again else _waiting(connection)
     connection.commit()

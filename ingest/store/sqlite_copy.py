@@ -15,6 +15,7 @@ from urllib.parse import quote
 import apsw
 from msgspec import Struct
 
+from ingest.store.connection import Row
 from ingest.store.schema import STEPS
 
 _PAGES: Final = 2048
@@ -137,6 +138,19 @@ def count_turns(path: Path) -> int:
         with closing(_open(str(path), apsw.SQLITE_OPEN_READWRITE)) as database:
             tables = database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'turns'").fetchall()
             return _number(database, "SELECT count(*) FROM turns") if tables else 0
+    except apsw.Error as error:
+        raise DamagedError(str(error)) from error
+
+
+def audit_rows(path: Path) -> list[Row]:
+    """The audit of a database; nothing where there is none. Raises :class:`DamagedError`."""
+    if not path.exists():
+        return []
+    try:
+        with closing(_open(str(path), apsw.SQLITE_OPEN_READWRITE)) as database:
+            there = database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'audit'").fetchall()
+            rows = database.execute("SELECT * FROM audit ORDER BY rowid").fetchall() if there else []
+            return cast("list[Row]", rows)
     except apsw.Error as error:
         raise DamagedError(str(error)) from error
 

@@ -20,8 +20,10 @@ from ingest.deriver import derive_all
 from ingest.files import checksum_path, read_checksum
 from ingest.store import turns
 from ingest.store.connection import Row
+from ingest.store.deletion import Scope, delete_some
 from ingest.store.derived import pending, save
 from ingest.store.postgres import PostgresEngine
+from ingest.store.schema import STEPS
 from tests.contract.ingest_store.test_moving import exported, made_lines, without_numbers
 from tests.paths import needs
 from tests.unit.ingest.engines import HAS_POSTGRES, POSTGRES, database
@@ -77,6 +79,40 @@ def test_a_backup_put_back_is_the_same_store(database_url: str, tmp_path: Path) 
     assert rows(database_url, "SELECT who, action, tenant, turns FROM audit") == [
         ("steno ingest restore", "restore", "*", 305)
     ]
+
+
+def test_the_audit_outlives_a_restore(database_url: str, tmp_path: Path) -> None:
+    """What was deleted since the backup comes back; that it was deleted stays on record."""
+    fill(database_url, 3)
+    back_up(engine_of(database_url), tmp_path / "b", untold)
+    connection = engine_of(database_url).writer()
+    connection.begin()
+    deleted, _ = delete_some(connection, Scope(tenant="default", before_us=1 << 60), "somebody", 1)
+    connection.commit()
+    connection.close()
+    assert deleted == 3
+    put_back(database_url, tmp_path / "b")
+    assert rows(database_url, "SELECT count(*) FROM turns") == [(3,)]
+    assert rows(database_url, "SELECT who, turns FROM audit") == [
+        ("somebody", 3),
+        ("steno ingest restore", 0),
+    ]
+
+
+def test_a_backup_of_an_earlier_release_is_migrated_and_derived_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'ingest.db'}"
+    monkeypatch.setattr("ingest.store.sqlite.STEPS", STEPS[:1])
+    engine_of(url).prepare()
+    connection = engine_of(url).writer()
+    turns.put(connection, [new_turn(f"{n}") for n in range(3)])
+    connection.run("DELETE FROM pending")  # as if it was derived
+    connection.close()
+    back_up(engine_of(url), tmp_path / "b", untold)
+    monkeypatch.undo()
+    assert put_back(url, tmp_path / "b", overwrite=True).derive == 3
+    assert rows(url, "PRAGMA user_version") == [(len(STEPS),)]
 
 
 def test_a_backup_is_its_owners_alone_and_has_its_checksum_beside_it(
