@@ -49,6 +49,53 @@ def test_every_byte_may_come_alone() -> None:
     assert heard == [OPENED, Arrived(1, b"abc"), PeerEnded(1)]
 
 
+def test_frames_of_one_message_each_may_be_cut_anywhere() -> None:
+    """The hot path takes them; a cut one must wait for its rest."""
+    first = head(1) + head(3) + data(1, grpc(b"a")) + data(3, grpc(b"b"))
+    sent = [data(1, grpc(b"c" * 40)), data(3, grpc(b"")), data(1, grpc(b"d" * 40))]
+    expected = [Arrived(1, b"c" * 40), Arrived(3, b""), Arrived(1, b"d" * 40)]
+    whole = b"".join(sent)
+    for cut in range(len(whole) + 1):
+        connection = greeted()
+        connection.receive_data(first, 0)
+        assert connection.receive_data(whole[:cut], 0) + connection.receive_data(whole[cut:], 0) == expected
+
+
+def test_a_frame_that_only_looks_like_one_message_is_no_message() -> None:
+    """Its kind, flags, prefix or size is another."""
+    connection = greeted()
+    connection.receive_data(head(1) + data(1, grpc(b"a")), 0)
+    assert connection.receive_data(frames.frame(0x40, 0, 1, grpc(b"b")), 0) == []
+    assert connection.receive_data(data(1, grpc(b"b"), frames.END_STREAM), 0) == [
+        Arrived(1, b"b"),
+        PeerEnded(1),
+    ]
+    connection.receive_data(data(1, grpc(b"c")), 0)
+    assert kinds(connection.take_output())[-1] == frames.RST_STREAM
+
+
+def test_a_frame_larger_than_allowed_breaks_the_connection_on_the_hot_path_too() -> None:
+    connection = greeted()
+    connection.receive_data(head(1) + data(1, grpc(b"a")), 0)
+    assert connection.receive_data(data(1, grpc(b"b" * 16_380)), 0) == []
+    assert connection.broken is Reason.FRAME_SIZE
+
+
+def test_windows_are_given_back_before_half_of_them_is_used_whatever_path_the_frames_take() -> None:
+    """A peer that keeps to its windows can go on for ever."""
+    connection = greeted(Limits(stream_window=65_535, connection_window=131_070))
+    connection.receive_data(head(1) + data(1, grpc(b"a")), 0)
+    left = {0: 131_070 - 6, 1: 65_535 - 6}
+    for _ in range(2000):
+        frame = data(1, grpc(b"x" * 250))
+        assert len(connection.receive_data(frame, 0)) == 1
+        for each in parse(connection.take_output()):
+            left[each.stream_id] += frames.u32(each.payload)
+        left = {which: room - 255 for which, room in left.items()}
+        assert min(left.values()) > 0
+        assert (left[0] <= 131_070, left[1] <= 65_535) == (True, True)
+
+
 def test_messages_need_not_keep_to_frames() -> None:
     whole = grpc(b"first") + grpc(b"") + grpc(b"second")
     for cut in range(1, len(whole)):
