@@ -9,25 +9,33 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ingest import portable, views
+from ingest import audit, views
 from ingest.access import Role
-from ingest.reading import QueryError, time_of
+from ingest.reading import QueryError, state_of, time_of
 from ingest.replies import Deleted, Requeued, reply
 from ingest.service import Service
 from ingest.store import deletion
-from ingest.store import portable as portable_rows
+from ingest.store.portable import Choice
 from ingest.writing import principal_of, service_of
 
 _log = logging.getLogger("steno.ingest")
 _SETTLE_S: Final = 5.0
 
 
-def _tenant(request: Request) -> str:
-    """The tenant named in the query: here it must be named."""
-    wanted = request.query_params.get("tenant", "")
-    if not wanted:
+def _tenant(request: Request, *parameters: str) -> str:
+    """The tenant named in the query: here it must be named.
+
+    Nothing else may stand there but ``parameters``, each once: a misspelt limit to a
+    deletion must not make it a deletion of everything.
+    """
+    principal = principal_of(request, Role.ADMIN)
+    query = request.query_params
+    for name, _ in query.multi_items():
+        if name not in ("tenant", *parameters) or len(query.getlist(name)) > 1:
+            raise QueryError(f"only tenant, {', '.join(parameters)} may be given, each once: not {name!a}")
+    if not query.get("tenant"):
         raise QueryError("name the tenant: ?tenant=")
-    return principal_of(request, Role.ADMIN).tenant(wanted)
+    return principal.tenant(query["tenant"])
 
 
 async def delete_turns(request: Request) -> Response:
@@ -35,9 +43,11 @@ async def delete_turns(request: Request) -> Response:
 
     The answer names the time. Ask again with ``before`` set to it, and what came later stays.
     """
-    tenant = _tenant(request)
+    tenant = _tenant(request, "session", "before")
     service = service_of(request)
-    before_us = time_of(request.query_params.get("before", "")) or time.time_ns() // 1000
+    before_us = time_of(request.query_params.get("before", ""))
+    if before_us is None:
+        before_us = time.time_ns() // 1000
     scope = deletion.Scope(
         tenant=tenant, before_us=before_us, session_id=request.query_params.get("session", "")
     )
@@ -58,19 +68,20 @@ async def derive_again(request: Request) -> Response:
 
 async def export(request: Request) -> Response:
     """Write out the turns of a tenant as JSON lines, oldest first, with their bodies."""
-    choice = portable_rows.Choice(tenant=_tenant(request), state=request.query_params.get("state", ""))
+    tenant = _tenant(request, "state")
+    choice = Choice(tenant=tenant, state=state_of(request.query_params.get("state", "")))
+    audit.read_of(principal_of(request, Role.ADMIN).name, "export", tenant)
     return StreamingResponse(_lines(service_of(request), choice), media_type="application/x-ndjson")
 
 
-async def _lines(service: Service, choice: portable_rows.Choice) -> AsyncGenerator[bytes]:
+async def _lines(service: Service, choice: Choice) -> AsyncGenerator[bytes]:
     after = 0
     while True:
-        found = await service.store.read(partial(portable_rows.page, choice=choice, after=after))
-        for one in found:
-            if isinstance(one, portable_rows.Unreadable):
-                _log.error("turn %s cannot be exported: %s", one.turn.id, one.reason)
-            else:
-                yield portable.encode(one)
-        if not found:
+        page = await service.store.read(partial(lines_after, choice=choice, after=after))
+        for reason in page.lost:
+            _log.error("%s", reason)
+        for line in page.lines:
+            yield line
+        if page.last is None:
             return
-        after = found[-1].turn.seq
+        after = page.last

@@ -61,6 +61,7 @@ made every statement of the writer wait for the event loop that long."""
 _KEEP_ALIVE_S: Final = 75
 """Idle connections live longer than a sidecar's pauses: a POST must not meet one that is closing."""
 _RELOAD_S: Final = 5.0
+_QUERY: Final = "correct the query; the same one will be refused again"
 _LOOPBACK: Final = frozenset(("", "127.0.0.1", "localhost", "::1"))
 
 
@@ -147,8 +148,8 @@ def build(settings: IngestSettings) -> Application:
             HTTPException: _http_error,
             UnauthenticatedError: _told(401),
             AccessError: _told(403),
-            TenantNameError: _told(400),
-            QueryError: _told(400),
+            TenantNameError: _told(400, action=_QUERY),
+            QueryError: _told(400, action=_QUERY),
             StoreError: _told(503, "downstream failure: "),
             Exception: _bug,
         },
@@ -227,11 +228,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return PlainTextResponse("Method Not Allowed", error.status_code, error.headers)
 
 
-def _told(status: int, prefix: str = "") -> Callable[[Request, Exception], Awaitable[Response]]:
+def _told(
+    status: int, prefix: str = "", action: str = ""
+) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Answer an exception with ``status`` and its own words."""
 
     async def handler(_: Request, error: Exception) -> Response:
-        return refuse(status, f"{prefix}{error}")
+        return refuse(status, f"{prefix}{error}", action=action)
 
     return handler
 

@@ -5,6 +5,7 @@ taken as they are (``contracts/wire.md`` §1). The limit is the contract's, for 
 the wire; ours holds for the decoded bytes as well, or a small body could unfold without end.
 """
 
+import asyncio
 import zlib
 from typing import Final, Self
 
@@ -15,6 +16,11 @@ _CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib window bits for each coding that is undone."""
 ACCEPTED_CODINGS: Final = {"accept-encoding": ", ".join(("zstd", *_CODINGS))}
 """Told with every answer to a POST (RFC 9110 §12.5.3): sidecars compress where they may."""
+PATIENCE_S: Final = 30.0
+SLOWEST: Final = 256 * 1024
+"""A body may take so long, and a second more for so many bytes: what a sidecar's delivery allows itself."""
+_INLINE_BYTES: Final = 16 * 1024
+"""Larger bodies are decoded in a thread: what unfolds from them would hold up every other request."""
 _ZSTD_WINDOW: Final = 1 << 25
 
 
@@ -24,6 +30,10 @@ class OversizeError(Exception):
 
 class CodingError(ValueError):
     """The content coding could not be undone (400)."""
+
+
+class SlowError(Exception):
+    """The body did not come in the time allowed for it (408): what it held is wanted by others."""
 
 
 class BudgetError(Exception):
@@ -70,10 +80,20 @@ class Reading:
         self._held += count
 
     async def read(self) -> bytes:
-        """The decoded body. Raises OversizeError, CodingError, BudgetError, ClientDisconnect."""
+        """The decoded body. Raises OversizeError, CodingError, BudgetError, SlowError, ClientDisconnect."""
         declared = self._request.headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared) > self._limit:
+        known = declared.isascii() and declared.isdigit()
+        if known and int(declared) > self._limit:
             raise OversizeError
+        expected = int(declared) if known else self._limit
+        try:
+            async with asyncio.timeout(PATIENCE_S + expected / SLOWEST):
+                data = await self._receive()
+        except TimeoutError as error:
+            raise SlowError from error
+        return await self._decode(data)
+
+    async def _receive(self) -> bytes:
         chunks: list[bytes] = []
         size = 0
         async for chunk in self._request.stream():
@@ -82,20 +102,26 @@ class Reading:
                 raise OversizeError
             self._hold(len(chunk))
             chunks.append(chunk)
-        return self._decode(b"".join(chunks))
+        return b"".join(chunks)
 
-    def _decode(self, data: bytes) -> bytes:
+    async def _decode(self, data: bytes) -> bytes:
         coding = self._request.headers.get("content-encoding", "").strip().lower()
-        if coding == "zstd":
-            decoded = _unzstd(data, self._limit + 1)
-        elif coding in _CODINGS:
-            decoded = _unzip(data, _CODINGS[coding], self._limit + 1)
-        else:
+        if coding != "zstd" and coding not in _CODINGS:
             return data
+        if len(data) > _INLINE_BYTES:
+            decoded = await asyncio.to_thread(_uncoded, data, coding, self._limit + 1)
+        else:
+            decoded = _uncoded(data, coding, self._limit + 1)
         if len(decoded) > self._limit:
             raise OversizeError
         self._hold(len(decoded))
         return decoded
+
+
+def _uncoded(data: bytes, coding: str, most: int) -> bytes:
+    if coding == "zstd":
+        return _unzstd(data, most)
+    return _unzip(data, _CODINGS[coding], most)
 
 
 def _unzip(data: bytes, window: int, most: int) -> bytes:
@@ -134,5 +160,6 @@ __all__ = [
     "CodingError",
     "OversizeError",
     "Reading",
+    "SlowError",
     "is_json",
 ]

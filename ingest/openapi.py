@@ -36,6 +36,7 @@ _REASONS: Final = {
     401: "No credential, or an unknown one.",
     403: "The credential is not good for this.",
     404: "There is no such thing here.",
+    408: "The body did not come in time.",
     413: "The body is too large.",
     422: "The turn cannot be processed; it was kept as rejected.",
     429: "The tenant is over a limit; Retry-After says when to come again.",

@@ -1,22 +1,20 @@
 """The handlers that give back what was stored. One tenant at a time; every read of content is audited."""
 
-import logging
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingest import views
+from ingest import audit, views
 from ingest.access import Role
 from ingest.replies import Node, NodeList, refuse, reply
 from ingest.store import nodes, reads, turns
 from ingest.store.reads import Cursor, Page
+from ingest.store.rows import State
 from ingest.writing import principal_of, service_of
 
-_audit = logging.getLogger("steno.ingest.audit")
 PAGE: Final = 100
 """Most rows of a page."""
 _NODES: Final = 1000
@@ -51,7 +49,7 @@ def page_of(request: Request, **fixed: str) -> Page:
         agent_name=query.get("agent", ""),
         model=query.get("model", ""),
         provider=query.get("provider", ""),
-        state=query.get("state", ""),
+        state=state_of(query.get("state", "")),
         request_id=query.get("request_id", ""),
     )
 
@@ -72,6 +70,13 @@ def _cursor(text: str) -> Cursor | None:
     return Cursor(int(at), tie)
 
 
+def state_of(text: str) -> str:
+    """A state of turns, empty for any. Raises :class:`QueryError`."""
+    if text and text not in set(State):
+        raise QueryError(f"state must be {' or '.join(State)}")
+    return text
+
+
 def time_of(text: str) -> int | None:
     """A time of the query in microseconds, None for none. Raises :class:`QueryError`."""
     if not text:
@@ -79,7 +84,7 @@ def time_of(text: str) -> int | None:
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise QueryError("since and until must be RFC 3339 times") from error
+        raise QueryError("a time must be as RFC 3339 has it: 2026-01-31T00:00:00Z") from error
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)
 
 
@@ -88,10 +93,7 @@ def _next(rows: list[T], page: Page, at_us: int, tie: object) -> str | None:
 
 
 def _read_of(request: Request, what: str, tenant: str) -> None:
-    """Audit a read of content: who, what, of which tenant. The values are JSON-escaped."""
-    who = principal_of(request, Role.READ).name
-    entry = {"who": who, "read": what, "tenant": tenant}
-    _audit.info("%s", msgspec.json.encode(entry).decode())
+    audit.read_of(principal_of(request, Role.READ).name, what, tenant)
 
 
 async def list_nodes(request: Request) -> Response:

@@ -15,6 +15,7 @@ ACTIONS: Final = {
     401: "send Authorization: Bearer <key>, or show a client certificate that a key names",
     403: "use a credential that is good for this tenant",
     404: "check the identifier and the tenant of the credential",
+    408: "send the body faster, or over a better line; it was not read to its end",
     413: "make the body smaller; it will be refused again",
     422: "correct the turn and send it again, under the same id if you like; this one was kept as rejected",
     429: "wait as long as Retry-After says, then send it again",
@@ -159,9 +160,9 @@ def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(_ENCODER.encode(value), status, headers, "application/json")
 
 
-def refuse(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A refusal that says what to do, and when."""
+def refuse(status: int, error: str, headers: Mapping[str, str] | None = None, action: str = "") -> Response:
+    """A refusal that says what to do (by default what its status asks for), and when."""
     extra = _HEADERS.get(status, {}) | dict(headers or {})
     if status in _RETRY_AFTER:
         extra.setdefault("retry-after", _RETRY_AFTER[status])
-    return reply(Refusal(error, ACTIONS.get(status, "")), status, extra)
+    return reply(Refusal(error, action or ACTIONS.get(status, "")), status, extra)

@@ -66,7 +66,7 @@ ROUTES: Final = (
         takes=TurnPayload,
         gives=Accepted,
         status=202,
-        refusals=(400, 401, 403, 413, 422, 429, 502, 503),
+        refusals=(400, 401, 403, 408, 413, 422, 429, 502, 503),
     ),
     Row(
         method="POST",
@@ -76,7 +76,7 @@ ROUTES: Final = (
         takes=Batch,
         gives=BatchAnswer,
         status=202,
-        refusals=(400, 401, 403, 413, 422, 502, 503),
+        refusals=(400, 401, 403, 408, 413, 422, 502, 503),
         refusal_types={422: BatchAnswer, 503: BatchAnswer},
     ),
     Row(
@@ -87,7 +87,7 @@ ROUTES: Final = (
         takes=TranscriptPayload,
         gives=TranscriptAnswer,
         status=202,
-        refusals=(400, 401, 403, 413, 429, 502, 503),
+        refusals=(400, 401, 403, 408, 413, 429, 502, 503),
     ),
     Row(
         method="GET",
@@ -237,10 +237,16 @@ ROUTES: Final = (
 
 
 def router() -> list[Route]:
-    """The table as Starlette routes, each with its one method (HEAD is not a GET here)."""
+    """The table as Starlette routes, each with its one method (HEAD is not a GET here).
+
+    Turns are taken at ``//v1/ingest`` and ``/v1/ingest/``, too: a producer that joins its base
+    URL and the path as strings meets the first (``contracts/wire.md`` §1).
+    """
     routes: list[Route] = []
     for row in ROUTES:
-        route = Route(row.path, row.handler, methods=[row.method])
-        route.methods = {row.method}
-        routes.append(route)
+        spellings = (row.path, f"/{row.path}", f"{row.path}/") if row.method == "POST" else (row.path,)
+        for path in spellings:
+            route = Route(path, row.handler, methods=[row.method])
+            route.methods = {row.method}
+            routes.append(route)
     return routes

@@ -41,10 +41,12 @@ async def _next(hub: Hub, listener: Listener) -> Event | None:
     """The next event; None after a while without one, and when the service leaves."""
     event = asyncio.ensure_future(listener.next())
     closed = asyncio.ensure_future(hub.closed.wait())
-    done, waiting = await asyncio.wait((event, closed), timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
-    for future in waiting:
-        future.cancel()
-    return event.result() if event in done else None
+    try:
+        await asyncio.wait((event, closed), timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
+        return event.result() if event.done() else None
+    finally:  # also when the client goes away while we wait
+        event.cancel()
+        closed.cancel()
 
 
 def sse(event: Event) -> bytes:

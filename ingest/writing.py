@@ -16,6 +16,7 @@ from ingest.bodies import (
     CodingError,
     OversizeError,
     Reading,
+    SlowError,
     is_json,
 )
 from ingest.envelope import EnvelopeError
@@ -53,7 +54,7 @@ def principal_of(request: Request, role: Role) -> Principal:
 
 def _refused(request: Request, status: int, outcome: WriteStatus, error: str) -> Response:
     service_of(request).metrics.writes.labels(provider_label(""), outcome).inc()
-    unread = status in (401, 403, 413, 502)
+    unread = status in (401, 403, 408, 413, 502)
     return refuse(status, error, {"connection": "close"} if unread else None)
 
 
@@ -67,6 +68,9 @@ async def _body(request: Request, reading: Reading) -> bytes | Response:
         return _refused(request, 502, WriteStatus.QUEUE_BYTE_BUDGET, f"downstream failure: {error}")
     except CodingError as error:
         return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
+    except SlowError:
+        slow = "the body did not come in the time allowed for it"
+        return _refused(request, 408, WriteStatus.REJECT_ENVELOPE, slow)
     except ClientDisconnect:
         gone = "invalid envelope: the client went away"
         return _refused(request, _CLIENT_GONE, WriteStatus.REJECT_ENVELOPE, gone)

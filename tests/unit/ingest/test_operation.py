@@ -1,0 +1,237 @@
+"""What an operator and a careful client meet: probes, disks, slow bodies, odd queries, the end."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from ingest import bodies, condition
+from tests.unit.ingest.running import Client, service, turn
+from tests.unit.ingest.test_access import bearer, key, keys_file
+from tests.unit.ingest.test_serving import process, stored
+
+
+@pytest_asyncio.fixture
+async def client(tmp_path: Path, database_url: str) -> AsyncGenerator[Client]:
+    async with service(tmp_path, database_url=database_url) as running:
+        yield running
+
+
+# Probes.
+
+
+async def test_ping_names_the_batch_and_the_codings_that_suit(client: Client) -> None:
+    answer = await client.get("/ping")
+    assert answer.json() == {"status": "ok", "batch": {"turns": 64, "bytes": 1048576}}
+    assert answer.headers["accept-encoding"] == "zstd, gzip, x-gzip, deflate"
+    assert (await client.turn(turn())).headers["accept-encoding"] == answer.headers["accept-encoding"]
+
+
+async def test_ping_never_names_a_batch_that_would_be_refused(tmp_path: Path) -> None:
+    async with service(tmp_path, max_body_bytes=5000) as client:
+        assert (await client.get("/ping")).json()["batch"]["bytes"] == 5000
+
+
+async def test_a_service_that_leaves_says_so_to_heartbeats(client: Client) -> None:
+    client.service.hub.closed.set()
+    assert (await client.get("/ping")).json()["status"] == "draining"
+    assert (await client.get("/healthz")).json() == {"status": "ok"}, "it is alive all the same"
+
+
+async def test_a_disk_that_is_almost_full_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as client:
+        for free, status in ((condition.FREE_BYTES - 1, 503), (condition.FREE_BYTES, 200)):
+            disk = SimpleNamespace(f_bavail=free, f_frsize=1)
+            monkeypatch.setattr(os, "statvfs", MagicMock(return_value=disk))
+            answer = await client.get("/readyz")
+            assert answer.status_code == status
+            assert answer.json()["problems"] == (["disk: almost full"] if status == 503 else [])
+
+
+# Queries.
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/v1/turns?state=zzz", "state must be accepted or rejected"),
+        ("/v1/turns?since=yesterday", "a time must be"),
+        ("/v1/turns?limit=0", "limit must be"),
+        ("/v1/usage?by=colour", "by must be"),
+        ("/v1/turns?tenant=a/b", "a tenant is"),
+        ("/v1/export?tenant=default&state=zzz", "state must be"),
+        ("/v1/export", "name the tenant"),
+    ],
+)
+async def test_a_query_that_cannot_be_read_is_400_and_says_what_to_do(
+    client: Client, path: str, error: str
+) -> None:
+    """Never an empty list, which would look like an answer."""
+    answer = await client.get(path)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(error)
+    assert answer.json()["action"] == "correct the query; the same one will be refused again"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "tenant=default&sesion=s",
+        "tenant=default&session=a&session=b",
+        "tenant=default&before=1970-01-01T00:00:00Z&before=2030-01-01T00:00:00Z",
+        "tenant=default&before=yesterday",
+        "tenant=default&tenant=default",
+        "session=s",
+    ],
+)
+async def test_a_deletion_that_may_be_meant_otherwise_deletes_nothing(client: Client, query: str) -> None:
+    """A misspelt limit must not make it a deletion of everything."""
+    await client.turn(turn())
+    assert (await client.delete(f"/v1/turns?{query}")).status_code == 400
+    assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
+
+
+async def test_a_deletion_before_the_beginning_of_time_deletes_nothing(client: Client) -> None:
+    """The epoch is a time, and not the lack of one."""
+    await client.turn(turn())
+    answer = await client.delete("/v1/turns?tenant=default&before=1970-01-01T00:00:00Z")
+    assert answer.json() == {"deleted": 0, "before": "1970-01-01T00:00:00.000Z"}
+    assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
+
+
+async def test_who_may_not_is_told_so_before_what_is_wrong_with_the_query(tmp_path: Path) -> None:
+    keys = keys_file(tmp_path, key("t", ["a"], "write", "read"))
+    async with service(tmp_path, keys_file=keys) as client:
+        for headers, status in (({}, 401), (bearer("t"), 403)):
+            assert (await client.delete("/v1/turns", headers=headers)).status_code == status
+            assert (await client.get("/v1/export", headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/v1/ingest", "//v1/ingest", "/v1/ingest/"])
+async def test_a_base_url_with_a_slash_at_its_end_still_arrives(client: Client, path: str) -> None:
+    """The contract's sidecar joins its base and the path as strings (wire.md §1)."""
+    answer = await client.post(f"http://ingest{path}", json=turn())
+    assert answer.status_code == 202
+
+
+# The audit of reads.
+
+
+async def test_an_export_is_a_read_of_content(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the other logs are quiet: who wants fewer lines does not mean these."""
+    caplog.set_level(logging.ERROR)
+    caplog.handler.setLevel(logging.DEBUG)  # only the loggers decide
+    await client.turn(turn())
+    await client.get("/v1/export?tenant=default")
+    assert [json.loads(record.getMessage()) for record in caplog.records] == [
+        {"who": "open", "read": "export", "tenant": "default"}
+    ]
+
+
+# Bodies.
+
+
+async def test_a_body_that_does_not_come_is_408_and_frees_what_it_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a few producers that stop half-way would keep everybody's room for ever."""
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.1)
+
+    async def stuck(client: Client) -> AsyncGenerator[bytes]:
+        yield b"x" * 1000
+        assert client.service.budget.held == 1000
+        await asyncio.sleep(30)
+
+    async with service(tmp_path) as client:
+        head = {"content-type": "application/json", "content-length": "2000"}
+        answer = await client.post("/v1/ingest", content=stuck(client), headers=head)
+        assert answer.status_code == 408
+        assert answer.headers["connection"] == "close"
+        assert answer.json()["action"].startswith("send the body faster")
+        assert client.service.budget.held == 0
+        assert await client.rows("SELECT count(*) FROM turns") == [(0,)]
+
+
+async def test_a_large_body_under_a_coding_is_the_same_turn(client: Client) -> None:
+    """Decoded in a thread; its room is given back all the same."""
+    import zstandard  # noqa: PLC0415 -- here only
+
+    body = json.dumps(turn(os.urandom(100_000).hex())).encode()
+    coded = zstandard.compress(body)
+    assert len(coded) > bodies._INLINE_BYTES
+    first = await client.turn(body)
+    second = await client.turn(
+        coded.decode("latin-1").encode("latin-1"), content_encoding="zstd", idempotency_key="k"
+    )
+    third = await client.turn(body, idempotency_key="k")
+    assert (first.status_code, second.status_code, third.headers["steno-duplicate"]) == (202, 202, "true")
+    assert client.service.budget.held == 0
+
+
+# Leaving.
+
+
+async def test_leaving_under_load_answers_everybody_and_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+    """Writers, listeners, readers and an export at work; SIGTERM; an end within the drain, without complaint."""
+    database = tmp_path / "x.db"
+    accepted, stopped = 0, threading.Event()
+    async with process(database) as (child, url), httpx.AsyncClient(base_url=url, timeout=20) as http:
+
+        async def write(number: int) -> None:
+            nonlocal accepted
+            for count in range(1000):
+                try:
+                    answer = await http.post("/v1/ingest", json=turn(f"{number} {count}"))
+                except httpx.TransportError:
+                    return  # the listener is closed: not acknowledged
+                assert answer.status_code in (202, 503), answer.text
+                accepted += answer.status_code == 202
+
+        async def listen() -> bytes:
+            async with http.stream("GET", "/v1/events") as stream:
+                return b"".join([chunk async for chunk in stream.aiter_raw()])
+
+        listening = asyncio.ensure_future(listen())
+        writing = [asyncio.ensure_future(write(number)) for number in range(8)]
+        await asyncio.sleep(1.0)
+        began = time.monotonic()
+        os.kill(child.pid, signal.SIGTERM)
+        await asyncio.gather(*writing)
+        assert await asyncio.wait_for(child.wait(), 25) == 0
+        assert time.monotonic() - began < 20
+        events = await listening
+        stopped.set()
+    assert b"event: step_update" in events, "the stream was ended in order, not cut"
+    assert accepted > 20
+    assert await asyncio.to_thread(stored, database) == accepted
+
+
+async def test_a_listener_that_goes_away_leaves_nothing_behind(client: Client) -> None:
+    """Neither in the hub nor as a task that nobody waits for."""
+    from ingest.streaming import event_lines  # noqa: PLC0415 -- here only
+
+    lines: Any = event_lines(client.service.hub, "default")
+    assert await anext(lines) == b": listening\n\n"
+    waiting = asyncio.ensure_future(anext(lines))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await lines.aclose()
+    await asyncio.sleep(0.05)
+    assert client.service.hub.listening == 0
+    assert not [task for task in asyncio.all_tasks() if "Listener.next" in repr(task.get_coro())]
