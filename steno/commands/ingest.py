@@ -40,6 +40,13 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def ingest_settings(values: Mapping[str, object]) -> IngestSettings:
     """Make the service's settings of the table's values. Raises SettingsError."""
+    try:
+        return _settings(values)
+    except ValueError as error:  # values that are good alone and not together
+        raise SettingsError(f"ingest: {error}") from error
+
+
+def _settings(values: Mapping[str, object]) -> IngestSettings:
     return IngestSettings(
         listen=cast("str", values["ingest.listen"]),
         database_url=cast("str", values["ingest.database_url"]),
