@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Self
 
 import grpc
-import grpc.aio
 import pytest
 
 from extproc.events import StreamEnd
