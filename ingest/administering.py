@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from ingest import audit, views
 from ingest.access import Role
+from ingest.archive import lines_after
 from ingest.reading import QueryError, state_of, time_of
 from ingest.replies import Deleted, Requeued, reply
 from ingest.service import Service

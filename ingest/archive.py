@@ -23,6 +23,7 @@ from ingest.store.portable import (
     begin_snapshot,
     count,
     every,
+    page,
     put_back,
     schema_version,
 )
@@ -73,12 +74,34 @@ def write_out(
         total, written = count(connection, choice), 0
         for done, one in enumerate(every(connection, choice), 1):
             if isinstance(one, Unreadable):
-                lost(f"turn {one.turn.id} cannot be exported: {one.reason}")
+                lost(_lost(one))
             else:
                 write(encode(one))
                 written += 1
             told(done, total)
     return written
+
+
+class Lines(Struct, frozen=True):
+    """A page of an export. ``last``: the sequence number to go on after; None at the end."""
+
+    lines: list[bytes]
+    lost: list[str]
+    last: int | None
+
+
+def lines_after(connection: Connection, choice: Choice, after: int) -> Lines:
+    """The next lines after a sequence number, for who cannot keep a connection."""
+    found = page(connection, choice, after)
+    return Lines(
+        [encode(one) for one in found if isinstance(one, Carried)],
+        [_lost(one) for one in found if isinstance(one, Unreadable)],
+        found[-1].turn.seq if found else None,
+    )
+
+
+def _lost(one: Unreadable) -> str:
+    return f"turn {one.turn.id} cannot be exported: {one.reason}"
 
 
 def _require_schema(connection: Connection) -> None:

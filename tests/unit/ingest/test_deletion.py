@@ -175,3 +175,15 @@ async def test_an_export_has_every_turn_whole(client: Client) -> None:
     assert len(lines) == 6
     assert lines[0]["request"] == turn("0")["request"]
     assert lines[0]["response"]["message"]["content"][0]["text"] == "secret of s1"
+
+
+async def test_an_export_goes_on_behind_a_damaged_turn_and_says_so(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fill(client)
+    await client.service.store.write(
+        lambda connection: connection.run("DELETE FROM bodies WHERE seq = (SELECT min(seq) FROM turns)")
+    )
+    answer = await client.get("/v1/export", params={"tenant": "default"})
+    assert len(answer.text.splitlines()) == 5
+    assert "cannot be exported: its body is gone" in caplog.text
