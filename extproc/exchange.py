@@ -183,6 +183,10 @@ class Exchange:
     def receive(self, event: Event, at: Instant) -> Sequence[Command]:
         """Move, then act. Returns the commands in the order to carry them out."""
         before = self.phase
+        if before is Phase.RESPONSE and type(event) is Body and _goes_on(event):
+            # By far most messages: a piece of an answer that goes on moves nothing (its row of the table).
+            self._append_response(event.data)
+            return self._answer(event)
         step = input_of(event)
         self._request_passed = self._request_passed or step is Input.REQUEST_END
         after = TRANSITIONS.get((before, step))
@@ -394,6 +398,11 @@ class Exchange:
             return _NOTHING
         self._finished = True
         return (Finish(),)
+
+
+def _goes_on(event: Body) -> bool:
+    """Whether it is a piece of the answer, and not the last one."""
+    return event.side is Side.RESPONSE and not event.end_of_stream
 
 
 def _begin(rules: ExchangeRules, head: RequestHead, started: Instant) -> Captured:

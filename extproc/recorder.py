@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from extproc.checkpoints import Checkpointer
-from extproc.events import Body, Event, Headers, StreamEnd, Trailers
+from extproc.events import Body, Headers, StreamEnd, Trailers
+from extproc.exchange import Command as Decided
 from extproc.exchange import Concluded, Exchange, ExchangeRules, Instant, RequestEnded
 from extproc.pipeline import Pipeline
 from extproc.reconcile.feed import Feed, metadata_request_id
@@ -56,22 +57,23 @@ class RecordedStream:
         """Take one message; return the answers to write."""
         # The machine reads the time of headers and endings only: body chunks in between
         # come by the million and need no clock.
-        if not isinstance(event, Body) or event.end_of_stream:
-            self._at = self._recorder.clock()
-        return self._carry_out(event)
+        if isinstance(event, Body) and not event.end_of_stream:
+            commands = self._exchange.receive(event, self._at)
+            return self._carry_out(commands) if commands else ()
+        self._at = self._recorder.clock()
+        commands = self._exchange.receive(event, self._at)
+        if not self._number and isinstance(event, Headers):
+            self._tell_of_it(self._exchange.captured.envelope.request_id)
+        return self._carry_out(commands)
 
     def ended(self, end: StreamEnd) -> None:
         """The stream is over; so is the exchange, if it was not before."""
         self._at = self._recorder.clock()
-        self._carry_out(end)
+        self._carry_out(self._exchange.receive(end, self._at))
         self._recorder.unexpected_messages += self._exchange.unexpected
 
-    def _carry_out(self, event: Event) -> Sequence[Command]:
-        commands = self._exchange.receive(event, self._at)
-        if not self._number and isinstance(event, Headers):
-            self._tell_of_it(self._exchange.captured.envelope.request_id)
-        if not commands:
-            return ()
+    def _carry_out(self, commands: Sequence[Decided]) -> Sequence[Command]:
+        """Do what is ours to do; return what the transport must."""
         answers: list[Command] = []
         for command in commands:
             if isinstance(command, Concluded):

@@ -97,8 +97,12 @@ def decode(message: bytes) -> Headers | Body | Trailers | Undecodable:
     except DecodeError:
         return Undecodable.MALFORMED
     match request.WhichOneof("request"):
-        case "response_body":
-            return _body(_RESPONSE, request.response_body, request)
+        case "response_body":  # by far most messages: no call more than they need
+            body = request.response_body
+            observe = request.observability_mode
+            return Body(
+                _RESPONSE, body.body, body.end_of_stream, observe, None if observe else _modes(request)
+            )
         case "request_body":
             return _body(_REQUEST, request.request_body, request)
         case "request_headers":
