@@ -7,6 +7,7 @@ steady pace. The users begin spread over one turn, so that turns end all the tim
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from bench.turns import PATH, request_body
@@ -108,7 +109,7 @@ async def run_users(port: int, pace: Pace, frames: int) -> None:
     for _ in range(pace.streams):
         done = loop.create_future()
         waiting.append(done)
-        await loop.create_connection(lambda done=done: User(pace.turns, done), "127.0.0.1", port)
+        await loop.create_connection(partial(User, pace.turns, done), "127.0.0.1", port)
         await asyncio.sleep(frames * pace.interval_s / pace.streams)
     await asyncio.gather(*waiting)
 
