@@ -4,7 +4,7 @@ It assembles large turns, one at a time: decoding, reducing, marshalling and sea
 megabytes for credentials holds the interpreter for longer than Envoy's keepalive waits, and the
 libraries that do it keep the GIL, so that a thread would not help.
 
-A job comes on stdin and its answer goes to stdout, each as a head and a pickle:
+A job comes on stdin and its answer goes to stdout, as pickles:
 both ends are one program, and what a fold holds has no other form. The helper ends with its stdin
 (the worker is gone), and after an answer that left it large.
 """
@@ -14,10 +14,9 @@ import os
 import pickle
 import resource
 import signal
-import struct
 import sys
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from capture.classify import Classification
 from capture.outcomes import Outcome
@@ -27,9 +26,6 @@ from extproc.logs import log_to_stderr
 from ingest_client.sink import Record
 
 _log = logging.getLogger(__name__)
-
-HEAD: Final = struct.Struct(">Q?")
-"""Before every job and every answer: its length, and whether the helper ends with it."""
 
 MAX_MEMORY_BYTES: Final = 2 << 30
 """Of address space. A body that needs more is quarantined as our own error; the machine is not."""
@@ -42,6 +38,9 @@ _NICE: Final = 5
 
 Made: TypeAlias = tuple[Record | Outcome, Classification]
 """What became of the exchange, and whose it turned out to be."""
+
+Answer: TypeAlias = tuple[Made, bool]
+"""What the helper writes. True: it has grown too large, and ends."""
 
 
 def assembled(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
@@ -76,31 +75,19 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     os.nice(_NICE)
     log_to_stderr("helper", sys.argv[1])
-    jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", 0)
+    jobs, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not break into an answer
-    while True:
-        head = jobs.read(HEAD.size)
-        if len(head) < HEAD.size:
-            return 0
-        answer = _answer(jobs.read(HEAD.unpack(head)[0]))
-        last = _resident_bytes() > RECYCLE_BYTES
-        _write(answers, HEAD.pack(len(answer), last))
-        _write(answers, answer)
-        if last:
-            return 0
-        del answer
-
-
-def _answer(job: bytes) -> bytes:
-    captured, identity = cast("tuple[Captured, TurnIdentity]", pickle.loads(job))  # noqa: S301 - our worker's own
-    made: Made = (assembled(captured, identity), captured.classification)
-    return pickle.dumps(made, pickle.HIGHEST_PROTOCOL)
-
-
-def _write(pipe: BinaryIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[pipe.write(rest) :]
+    while jobs.peek(1):
+        captured, identity = cast("tuple[Captured, TurnIdentity]", pickle.load(jobs))  # noqa: S301 - our worker's own
+        made: Made = (assembled(captured, identity), captured.classification)
+        del captured
+        answer: Answer = (made, _resident_bytes() > RECYCLE_BYTES)
+        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+        answers.flush()
+        if answer[1]:
+            break
+        del made, answer
+    return 0
 
 
 def _resident_bytes() -> int:

@@ -3,9 +3,10 @@
     await Helper().assemble(captured, identity) → what became of it
 
 One job at a time: what is large is also rare, and memory is promised for one. A helper that
-dies, or takes longer than a minute, is replaced and the job tried once more; then the exchange is
+dies, or takes longer than five minutes, is replaced and the job tried once more; then the exchange is
 quarantined as it is, with that reason. The pipes are served by a thread, which waits for the
-system and not for the GIL.
+system and not for the GIL; pickles go through them without ever being whole in memory, so that a
+body is there once and not three times.
 """
 
 import asyncio
@@ -22,15 +23,17 @@ from typing import Final, cast
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, quarantined
 from extproc.exchange import Captured
-from extproc.helper import HEAD, Made, facts
+from extproc.helper import Answer, Made, facts
 
 _log = logging.getLogger(__name__)
 
-JOB_S: Final = 60.0
-"""For one job. The largest body is searched for credentials in some five seconds."""
+JOB_S: Final = 300.0
+"""For one job. The largest body is searched for credentials in some five seconds of CPU, of which a busy
+machine gives little to who stands behind the reader.
+"""
 
 TRIES: Final = 2
-_READ_BYTES: Final = 1 << 20
+_AT_ONCE_BYTES: Final = 1 << 20
 _STOP_S: Final = 2.0
 
 
@@ -65,9 +68,7 @@ class Helper:
         return self._process.pid if self._process is not None else None
 
     async def assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
-        """What becomes of a large exchange. Its request must be in memory, and is let go of: what the
-        helper gets is copy enough.
-        """
+        """What becomes of a large exchange. Its request must be in memory."""
         if captured.reducer is not None:
             captured.reducer.read_out()
         async with self._one:
@@ -80,11 +81,9 @@ class Helper:
     # In the thread
 
     def _assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
-        job = pickle.dumps((captured, identity), pickle.HIGHEST_PROTOCOL)
-        captured.request.let_go()
         for _ in range(TRIES):
             try:
-                made = self._answer(job)
+                made = self._answer(captured, identity)
             except (HelperDied, OSError, EOFError, pickle.UnpicklingError) as error:
                 self.counters.deaths += 1
                 self._let_go(0.0)
@@ -93,23 +92,19 @@ class Helper:
                 self.counters.jobs += 1
                 return made
         self.counters.given_up += 1
-        captured = cast("Captured", pickle.loads(job)[0])  # noqa: S301 - our own, of a moment ago
-        del job
         reason = f"internal error: {TRIES} helper processes died of it: see the log"
         return quarantined(captured, identity, Outcome.REDUCER_ERROR, reason), captured.classification
 
-    def _answer(self, job: bytes) -> Made:
+    def _answer(self, captured: Captured, identity: TurnIdentity) -> Made:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         until_s = time.monotonic() + JOB_S
-        _send(process.stdin.fileno(), HEAD.pack(len(job), False), until_s)
-        _send(process.stdin.fileno(), job, until_s)
-        length, last = HEAD.unpack(_receive(process.stdout.fileno(), HEAD.size, until_s))
-        answer = _receive(process.stdout.fileno(), length, until_s)
-        if last:  # it has grown too large, and ends
+        pickle.dump((captured, identity), _Pipe(process.stdin.fileno(), until_s), pickle.HIGHEST_PROTOCOL)
+        made, last = cast("Answer", pickle.load(_Pipe(process.stdout.fileno(), until_s)))  # noqa: S301 - our helper's own
+        if last:
             self._let_go(_STOP_S)
-        return cast("Made", pickle.loads(answer))  # noqa: S301 - our helper's own
+        return made
 
     def _running(self) -> subprocess.Popen[bytes]:
         """The helper, or a new one."""
@@ -138,26 +133,43 @@ class Helper:
         process.stdout.close()
 
 
-def _send(pipe: int, data: bytes, until_s: float) -> None:
-    rest = memoryview(data)
-    while rest:
-        _wait(pipe, select.POLLOUT, until_s)
-        rest = rest[os.write(pipe, rest[:_READ_BYTES]) :]
+class _Pipe:
+    """One end of a pipe as a file for pickle. Raises HelperDied, also when the time is over."""
 
+    __slots__ = ("_file", "_until_s")
 
-def _receive(pipe: int, size: int, until_s: float) -> bytearray:
-    data = bytearray()
-    while len(data) < size:
-        _wait(pipe, select.POLLIN, until_s)
-        read = os.read(pipe, min(_READ_BYTES, size - len(data)))
-        if not read:
-            raise HelperDied("it ended without an answer")
-        data += read
-    return data
+    def __init__(self, file: int, until_s: float) -> None:
+        self._file = file
+        self._until_s = until_s
 
+    def write(self, data: bytes | memoryview) -> int:
+        rest = memoryview(data)
+        while rest:
+            self._wait(select.POLLOUT)
+            rest = rest[os.write(self._file, rest[:_AT_ONCE_BYTES]) :]
+        return len(data)
 
-def _wait(pipe: int, event: int, until_s: float) -> None:
-    ready = select.poll()
-    ready.register(pipe, event)
-    if not ready.poll(max(0.0, until_s - time.monotonic()) * 1000):
-        raise HelperDied(f"it did not answer within {JOB_S:g} s")
+    def readinto(self, into: bytearray | memoryview) -> int:
+        rest = memoryview(into)
+        size = len(rest)
+        while rest:
+            self._wait(select.POLLIN)
+            read = os.readv(self._file, [rest[:_AT_ONCE_BYTES]])
+            if not read:
+                raise HelperDied("it ended without an answer")
+            rest = rest[read:]
+        return size
+
+    def read(self, size: int) -> bytes:
+        data = bytearray(size)
+        self.readinto(data)
+        return bytes(data)
+
+    def readline(self) -> bytes:
+        raise HelperDied("its answer is no pickle of ours")
+
+    def _wait(self, event: int) -> None:
+        ready = select.poll()
+        ready.register(self._file, event)
+        if not ready.poll(max(0.0, self._until_s - time.monotonic()) * 1000):
+            raise HelperDied(f"it did not answer within {JOB_S:g} s")

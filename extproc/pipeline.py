@@ -134,30 +134,33 @@ class Pipeline:
             self.waiting_bytes -= weight
             captured.release()
 
-    async def _made(self, captured: Captured, identity: TurnIdentity) -> Record | Outcome:
-        """The turn, by way of a helper where that is much work."""
+    async def _keep(self, captured: Captured) -> None:
+        """Make a turn of it and keep that; what is much work one at a time, until the result is on disk."""
         captured.request.pin()
         if captured.reducer is not None:
             for _ in iter(captured.reducer.work, False):
                 await asyncio.sleep(0)
         if _work(captured) > LARGE_BYTES:
-            async with self._one_large:
-                return await self._made_by_helper(captured, identity)
-        if not await fetch(captured.request):
-            return Outcome.OVER_BUDGET
-        if _grows_large(captured):
-            return await self._made_by_helper(captured, identity)
-        return assembled(captured, identity)
+            await self._keep_large(captured)
+        elif not await fetch(captured.request):
+            self._end(captured, Outcome.OVER_BUDGET)
+        elif _grows_large(captured):
+            await self._keep_large(captured)
+        else:
+            await self._keep_made(captured, assembled(captured, self._identity(captured)))
 
-    async def _made_by_helper(self, captured: Captured, identity: TurnIdentity) -> Record | Outcome:
-        if not await fetch(captured.request):
-            return Outcome.OVER_BUDGET
-        made, captured.classification = await self.helper.assemble(captured, identity)
-        return made
+    async def _keep_large(self, captured: Captured) -> None:
+        async with self._one_large:
+            if not await fetch(captured.request):
+                self._end(captured, Outcome.OVER_BUDGET)
+                return
+            made, captured.classification = await self.helper.assemble(captured, self._identity(captured))
+            await self._keep_made(captured, made)
 
-    async def _keep(self, captured: Captured) -> None:
-        identity = TurnIdentity(captured.turn_id or self.name())
-        made = await self._made(captured, identity)
+    def _identity(self, captured: Captured) -> TurnIdentity:
+        return TurnIdentity(captured.turn_id or self.name())
+
+    async def _keep_made(self, captured: Captured, made: Record | Outcome) -> None:
         captured.request.let_go()
         captured.reducer = None  # the disk may let us wait
         if isinstance(made, Outcome):

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from extproc.allocator import give_large_blocks_back
 from extproc.app import Place, Worker
 from extproc.generation import RETIRE, WorkerReady
 from extproc.logs import log_to_stderr
@@ -34,6 +35,7 @@ _LAST_LINES_S: Final = 2.0
 def main() -> int:
     """Run the worker; returns the exit code."""
     place = Place(int(sys.argv[1]), int(sys.argv[2]), parse_address(sys.argv[3]))
+    give_large_blocks_back()
     settings = decode_settings(sys.stdin.buffer.readline())
     log_to_stderr(f"worker-{place.index}", settings.log_level)
     try:

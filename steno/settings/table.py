@@ -177,7 +177,7 @@ ROWS: Final = (
     Row(
         path="extproc.memory_budget",
         kind=Size(8 << 20, _LARGEST_BYTES),
-        default="256MiB",
+        default="192MiB",
         help="Memory that exchanges of one worker may hold, from headers until the turn is on disk.",
         reason="5,000 open streams of usual size; beyond it answers are truncated, then turns shed",
     ),

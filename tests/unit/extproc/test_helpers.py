@@ -157,7 +157,7 @@ async def test_large_bodies_do_not_hold_the_loop(events: tuple[Event, ...]) -> N
     done = asyncio.Event()
     rig.conclude(*events)
     held = asyncio.ensure_future(_held_s(done))
-    await rig.finish()
+    await rig.finish(within_s=100.0)
     done.set()
     await asyncio.to_thread(rig.pipeline.helper.stop)
     assert len(rig.sink.records) == 1

@@ -94,11 +94,11 @@ class Rig:
         self.ledger.observe()
         self.pipeline.conclude(concluded(play(*events)))
 
-    async def finish(self) -> None:
+    async def finish(self, within_s: float = 10.0) -> None:
         """Run until everything is kept or counted."""
         self.sink.gate.set()
         running = asyncio.ensure_future(self.pipeline.run())
-        await asyncio.wait_for(self.pipeline.drain(), 10)
+        await asyncio.wait_for(self.pipeline.drain(), within_s)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert self.ledger.imbalance == 0
