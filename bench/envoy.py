@@ -1,7 +1,7 @@
 """What the filter and the sidecar add to a user's latency, on the real Envoy (T3).
 
-    python -m bench.envoy                # about four minutes
-    python -m bench.envoy --plot docs/performance-envoy.svg
+    python -m bench.envoy                # about five minutes
+    python -m bench.envoy --into docs/performance.md --plot docs/performance-envoy.svg
 
 In each round every way through Envoy is measured once, the order rotating: without the filter,
 without it again (the two give the spread of A/A), with the filter and a sidecar that only
@@ -23,6 +23,7 @@ PERCENTS: Final = (50, 99)
 TARGETS_US: Final = {50: 100.0, 99: 500.0}
 MAX_CORE: Final = 0.30
 LOAD: Final = Load()
+MARKS: Final = ("<!-- bench.envoy begins -->", "<!-- bench.envoy ends -->")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -113,13 +114,13 @@ class Report:
                 added, spread = self.added_us(way, percent, of), self.spread_us(percent, of)
                 envoys = f", with a bare sidecar {self.added_us(Way.BARE, percent, of):+.0f}"
                 lines.append(
-                    f"{way.value}: {name} p{percent} {added:+.0f} µs{envoys}; allowed "
+                    f"- {way.value}: {name} p{percent} {added:+.0f} µs{envoys}; allowed "
                     f"{TARGETS_US[percent]:.0f} + {spread:.0f} (A/A): "
                     f"{'holds' if added <= TARGETS_US[percent] + spread else 'DOES NOT HOLD'}"
                 )
         cores = self.results[way].sidecar_cores
         holds = "holds" if cores <= MAX_CORE else "DOES NOT HOLD"
-        lines.append(f"{way.value}: {cores:.0%} of a core; allowed {MAX_CORE:.0%}: {holds}")
+        lines.append(f"- {way.value}: {cores:.0%} of a core; allowed {MAX_CORE:.0%}: {holds}")
         return lines
 
 
@@ -154,18 +155,33 @@ def _main() -> None:
     parser.add_argument("--chunks", type=int, default=LOAD.chunks, help="of each stream, one each 20 ms")
     parser.add_argument("--seconds", type=float, default=LOAD.seconds, help="of short turns, 100 a second")
     parser.add_argument("--plot", type=Path, help="write the distributions there, as SVG")
+    parser.add_argument("--into", type=Path, help="put the report between its two marks in that page")
     wanted = parser.parse_args()
     load = Load(streams=wanted.streams, chunks=wanted.chunks, seconds=wanted.seconds)
-    print(f"load average before: {load_average()}")
+    before = load_average()
     report = run(wanted.rounds, load)
-    print(f"load average after: {load_average()}\n")
-    some = report.plain
-    print(f"{len(some.chunk_us) // 2} chunks and {len(some.first_us) // 2} first bytes a way; times in µs\n")
-    print(report.table(), "", report.verdicts(), sep="\n")
-    unanswered = sum(each.unanswered for each in report.results.values())
-    print(f"\nturns without an end: {unanswered}")
+    text = _text(report, wanted.rounds, load, (before, load_average()))
+    print(text)
     if wanted.plot:
         wanted.plot.write_text(plot({way.value: chunks_of(each) for way, each in report.results.items()}))
+    if wanted.into:
+        wanted.into.write_text(inserted(wanted.into.read_text(), text))
+
+
+def _text(report: Report, rounds: int, load: Load, averages: tuple[str, str]) -> str:
+    chunks, firsts = (len(of(report.plain)) // 2 for of in (chunks_of, firsts_of))
+    return (
+        f"{load.streams} streams at once, {rounds} rounds: {chunks} chunks and {firsts} first bytes a way; "
+        f"load average {averages[0]} before and {averages[1]} after. Times in µs.\n\n"
+        f"{report.table()}\n\n{report.verdicts()}\n"
+        f"- turns without an end: {sum(each.unanswered for each in report.results.values())}\n"
+    )
+
+
+def inserted(page: str, text: str) -> str:
+    """The page with a new report in place of the old one. Raises ``ValueError`` where a mark is missing."""
+    begin, end = (page.index(mark) for mark in MARKS)
+    return f"{page[: begin + len(MARKS[0])]}\n\n{text}\n{page[end:]}"
 
 
 if __name__ == "__main__":

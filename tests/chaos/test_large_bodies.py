@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 FULL = os.environ.get("STENO_T12_FULL") == "1"
 MIB = 1 << 20
-ONE_BYTES = (512 if FULL else 96) * MIB
-MANY, EACH_BYTES = (64, 32 * MIB) if FULL else (24, 4 * MIB)
+ONE_BYTES = (512 if FULL else 48) * MIB
+MANY, EACH_BYTES = (64, 32 * MIB) if FULL else (16, 4 * MIB)
 SMALL_BYTES = 2000
 MAX_RSS_BYTES = 512 * MIB
-TIMEOUT_S = 600.0 if FULL else 100.0
+TIMEOUT_S = 600.0 if FULL else 150.0
 SAMPLE_S = 0.05
 
 
@@ -86,15 +86,15 @@ async def watched(
         envoy = Envoy(directory, document)
         logs += [steno.log, envoy.log]
         await steno.start()
+        watch = Watch(steno)
+        watching = asyncio.ensure_future(watch.run())
         try:
             await envoy.start()
-            watch = Watch(steno)
-            watching = asyncio.ensure_future(watch.run())
             yield envoy, steno, watch.peak
+        finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching  # it may have failed
-        finally:
             await envoy.stop()
             await steno.stop()
 

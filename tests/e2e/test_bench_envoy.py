@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from bench.envoy import Report, chunks_of, merged, percentile
+from bench.envoy import MARKS, Report, chunks_of, inserted, merged, percentile
 from bench.envoy_clients import Times
 from bench.envoy_rig import Measured, Way
 from tests.paths import PROJECT
@@ -22,8 +22,8 @@ async def test_every_way_through_envoy_is_timed_and_reported(tmp_path: Path) -> 
     )
     report = (await process.communicate())[0].decode()
     assert process.returncode == 0
-    assert "\n40 chunks and " in report
-    assert "\nturns without an end: 0\n" in report
+    assert report.startswith("4 streams at once, 1 rounds: 40 chunks and ")
+    assert "- turns without an end: 0\n" in report
     assert "nan" not in report
     for way in Way:
         row = next(line for line in report.splitlines() if line.startswith(f"| {way.value} |"))
@@ -46,3 +46,10 @@ def test_what_a_way_adds_is_the_difference_to_both_runs_without_the_filter() -> 
 
 def phase(chunk_us: list[float]) -> Measured:
     return Measured(Times(chunk_us), Times(), envoy_cpu_s=0.1, sidecar_cpu_s=0.5, wall_s=2.0)
+
+
+def test_a_report_takes_the_place_of_the_one_before() -> None:
+    page = f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n"
+    once = inserted(page, "new\n")
+    assert once == f"before\n{MARKS[0]}\n\nnew\n\n{MARKS[1]}\nafter\n"
+    assert inserted(once, "new\n") == once
