@@ -36,8 +36,9 @@ _log = logging.getLogger(__name__)
 INTERVALS_S: Final = (1, 2, 4, 8, 16, 30)
 """From the request's headers to the first snapshot, and between snapshots; the last one repeats."""
 
-TICK_S: Final = 0.1
-"""How often to look for what is due."""
+TICK_S: Final = 0.5
+"""How often to look for what is due: what falls due meanwhile shares one waking and one commit, which
+cost as much as several snapshots."""
 
 BATCH_ITEMS: Final = 32
 BATCH_BYTES: Final = 8 << 20
