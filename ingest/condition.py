@@ -38,7 +38,7 @@ async def ping(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Say whether turns can be stored: the store answers, the disk has room, nobody is leaving."""
+    """Say whether turns can be stored: the store answers and takes them, the disk has room, nobody leaves."""
     service = service_of(request)
     problems: list[str] = []
     if service.deriver.stopping:
@@ -47,6 +47,8 @@ async def ready(request: Request) -> Response:
         await service.store.write(lambda connection: connection.run("SELECT 1"))
     except StoreError as error:
         problems.append(f"store: {error}")
+    if not problems and (trouble := service.intake.trouble):
+        problems.append(f"store: {trouble}")  # it answers, and takes nothing: a full disk does that
     directory = service.store.directory
     if directory is not None:
         disk = os.statvfs(directory)

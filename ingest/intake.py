@@ -30,6 +30,8 @@ from ingest.transcript import Transcript
 
 RAW_RESPONSE_CAP: Final = 8_388_608
 """Most bytes of a raw response that are kept (``contracts/wire.md`` §7)."""
+_TROUBLE_S: Final = 10.0
+"""How long a failed write counts as trouble: without an end nobody would send the one that works again."""
 _INLINE_BYTES: Final = 256 * 1024
 """Larger bodies are decoded in a thread: they would hold up every other request."""
 
@@ -247,6 +249,13 @@ class Intake:
         self._store = store
         self._metrics = metrics
         self._project = project
+        self._failed: tuple[float, str] | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why the last write failed, if it did and that was a moment ago; else empty."""
+        at_s, error = self._failed or (0.0, "")
+        return error if self._failed and time.monotonic() < at_s + _TROUBLE_S else ""
 
     async def take(self, posts: Sequence[Posted], writer: Principal) -> list[Answer]:
         """Store what can be stored, in one commit; one answer for each of ``posts``."""
@@ -281,7 +290,10 @@ class Intake:
         try:
             puts = await self._store.put(turns)
         except StoreError as error:
+            if not isinstance(error, BusyError):  # a queue that is full is emptied by waiting
+                self._failed = time.monotonic(), str(error)
             return [_downstream(error, turn) for turn in turns]
+        self._failed = None
         self._stored()
         took = time.perf_counter() - began
         for turn, put in zip(turns, puts, strict=True):

@@ -17,7 +17,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from ingest import bodies, condition
+from ingest import bodies, condition, intake
+from ingest.store.connection import UnavailableError
 from tests.unit.ingest.running import Client, service, turn
 from tests.unit.ingest.test_access import bearer, key, keys_file
 from tests.unit.ingest.test_serving import process, stored
@@ -60,6 +61,29 @@ async def test_a_disk_that_is_almost_full_is_not_ready(
             answer = await client.get("/readyz")
             assert answer.status_code == status
             assert answer.json()["problems"] == (["disk: almost full"] if status == 503 else [])
+
+
+async def test_a_store_that_answers_and_takes_nothing_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk lets empty transactions through; the failed write counts until one works, or for a while."""
+    async with service(tmp_path) as client:
+
+        async def full(*_: object) -> None:
+            raise UnavailableError("SQLite: database or disk is full")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(type(client.service.store), "put", full)
+            assert (await client.turn(turn())).status_code == 503
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["problems"] == ["store: SQLite: database or disk is full"]
+        with monkeypatch.context() as later:
+            later.setattr(intake, "_TROUBLE_S", 0.0)
+            assert (await client.get("/readyz")).status_code == 200, "it gets another chance"
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.turn(turn())).status_code == 202
+        assert (await client.get("/readyz")).status_code == 200
 
 
 # Queries.
