@@ -160,6 +160,13 @@ class ResponseReducer:
         """Whether the body has turned out to be framed as a stream."""
         return self._framer is not None
 
+    @property
+    def expects_stream(self) -> bool:
+        """Whether the body is a stream, or will be one by its content type."""
+        if self._framing is not None:
+            return self.is_stream
+        return declared(self._content_type, self._entry.stream) not in (None, Framing.DOCUMENT)
+
     def _read_last(self) -> None:
         try:
             self._read(self._coding.finish(), whole=True)

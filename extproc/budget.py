@@ -138,6 +138,10 @@ class Account:
         """Whether it can hold anything (it never will)."""
         return self._budget is None
 
+    def has_room(self, more_bytes: int) -> bool:
+        """Whether so many more bytes could be drawn."""
+        return self._budget is not None and self._budget.refusal(self._usage, more_bytes) is None
+
     def draw(self, more_bytes: int, part: ShedPart) -> bool:
         """Hold so many more bytes. False, counted under ``part``: there is no room; nothing changes."""
         if self._budget is None:

@@ -327,7 +327,7 @@ class Exchange:
         """Keep the reduced prefix. A document has none."""
         captured.truncated = True
         self._read_to = 0
-        if captured.reducer is not None and not captured.reducer.is_stream:
+        if _part(captured) is ShedPart.DOCUMENT:
             self._lose()
 
     def _lose(self) -> None:
@@ -444,7 +444,7 @@ def _wanted(captured: Captured, before: int, more: int) -> int:
 
 
 def _part(captured: Captured) -> ShedPart:
-    document = captured.reducer is not None and not captured.reducer.is_stream
+    document = captured.reducer is not None and not captured.reducer.expects_stream
     return ShedPart.DOCUMENT if document else ShedPart.ANSWER
 
 

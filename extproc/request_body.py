@@ -181,10 +181,12 @@ class RequestBody:
         return True
 
     def _draw(self, kept_bytes: int) -> bool:
-        """Room for so many bytes, and for a step more: chunks are small."""
+        """Room for so many bytes, and for a step more where there is: chunks are small."""
         if self._account is None:
             return True
         wanted = max(kept_bytes, self._drawn + STEP_BYTES)
+        if not self._account.has_room(wanted - self._drawn):
+            wanted = kept_bytes
         if not self._account.draw(wanted - self._drawn, ShedPart.REQUEST):
             return False
         self._drawn = wanted

