@@ -2,7 +2,7 @@
 
 5,000 streams that each have received a request of 2 KB and 100 KB of SSE; then, with a sidecar begun
 anew, 20,000 that have received their request's headers alone. RSS is that of the supervisor and the
-worker together, before and while the streams are open.
+worker together, before and while the streams are open; the worker's is shown beside it.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """RSS of all processes, and how many of the streams the sidecar had open."""
+    """RSS of the sidecar's processes, and of its worker alone; how many of the streams it had open."""
 
     transport: str
     what: str
@@ -43,6 +43,7 @@ class Found:
     opened: int
     before_bytes: int
     after_bytes: int
+    worker_bytes: int
 
     @property
     def each_bytes(self) -> float:
@@ -93,6 +94,7 @@ def measure(transport: str, size: Size, *, busy: bool) -> Found:
             opened,
             before,
             after,
+            server.worker_rss_bytes()[0],
         )
 
 
@@ -115,7 +117,7 @@ def _settled(server: Server, sides: list[EnvoySide], streams: int) -> int:
     return opened
 
 
-HEAD = ("transport", "streams", "each", "open", "RSS before", "RSS with them", "a stream")
+HEAD = ("transport", "streams", "each", "open", "RSS before", "RSS with them", "the worker's", "a stream")
 
 
 def _row(found: Found) -> list[str]:
@@ -126,6 +128,7 @@ def _row(found: Found) -> list[str]:
         f"{found.opened:,}",
         f"{found.before_bytes / _MIB:.0f} MiB",
         f"{found.after_bytes / _MIB:.0f} MiB",
+        f"{found.worker_bytes / _MIB:.0f} MiB",
         f"{found.each_bytes / 1024:.1f} KiB",
     ]
 

@@ -27,11 +27,12 @@ _SETTLE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """``rounds`` of ``pace.turns`` turns for each of ``pace.streams`` users."""
+    """``rounds`` of ``pace.turns`` turns for each of ``pace.streams`` users. ``smoke``: one sidecar alone."""
 
     pace: Pace = field(default_factory=lambda: Pace(streams=64, turns=2, interval_s=0.02))
     chunks: int = 200
     rounds: int = 2
+    smoke: bool = False
 
     @property
     def chunks_a_round(self) -> int:
@@ -56,7 +57,7 @@ async def run(size: Size) -> list[Contestant]:
     frames = [*frames[:-2], frames[-2] + frames[-1]]
     provider = await start_provider(frames, size.pace.interval_s)
     with Bench() as bench:
-        found = _contestants(bench, provider.sockets[0].getsockname()[1])
+        found = _contestants(bench, provider.sockets[0].getsockname()[1], smoke=size.smoke)
         try:
             for each in found:
                 await each.envoy.start()
@@ -72,7 +73,7 @@ async def run(size: Size) -> list[Contestant]:
     return found
 
 
-def _contestants(bench: Bench, provider: int) -> list[Contestant]:
+def _contestants(bench: Bench, provider: int, *, smoke: bool) -> list[Contestant]:
     bench.sink()
     found: list[Contestant] = []
 
@@ -83,13 +84,14 @@ def _contestants(bench: Bench, provider: int) -> list[Contestant]:
         envoy = Envoy(directory, configuration(mode, provider=provider, sidecar=sidecar))
         found.append(Contestant(server, mode, envoy))
 
-    go = build_go()
+    go = None if smoke else build_go()
     if go is not None:
         add(bench.go(go, "streamed"), Mode.STREAMED)
         add(bench.go(go, "observe"), Mode.OBSERVE)
     add(bench.steno("http2 rested", "--transport=http2"), Mode.OBSERVE)
-    add(bench.steno("http2 no rest", "--transport=http2", "--rest=0"), Mode.OBSERVE)
-    add(bench.steno("grpcio", "--transport=grpcio"), Mode.OBSERVE)
+    if not smoke:
+        add(bench.steno("http2 no rest", "--transport=http2", "--rest=0"), Mode.OBSERVE)
+        add(bench.steno("grpcio", "--transport=grpcio"), Mode.OBSERVE)
     return found
 
 
@@ -144,7 +146,9 @@ def main() -> None:
     )
     parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
-    size = Size(Pace(8, 1, 0.02), chunks=20, rounds=1) if given.smoke else Size(rounds=given.rounds)
+    size = (
+        Size(Pace(8, 1, 0.02), chunks=20, rounds=1, smoke=True) if given.smoke else Size(rounds=given.rounds)
+    )
     found = uvloop.run(run(size))
     pace = size.pace
     print(

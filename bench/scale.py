@@ -127,7 +127,11 @@ def main() -> None:
     )
     parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
-    size = Size(streams=(8, 32), chunks=10, total=300, rounds=1) if given.smoke else Size(rounds=given.rounds)
+    size = (
+        Size(streams=(8, 32), workers=(2,), chunks=10, total=300, rounds=1)
+        if given.smoke
+        else Size(rounds=given.rounds)
+    )
     cells = run(given.transport, size)
     print(
         f"{given.transport}, {size.chunks} chunks of 200 bytes to a turn, {size.rounds} interleaved rounds.",

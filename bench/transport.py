@@ -26,12 +26,14 @@ _DELIVERED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """``chunks`` to a turn, ``waves`` of ``STREAMS`` turns in each burst."""
+    """``chunks`` to a turn, ``waves`` of ``STREAMS`` turns in each burst. ``smoke``: one server of each
+    kind, and only bursts.
+    """
 
     chunks: int = 200
     waves: int = 3
     rounds: int = 3
-    paced: bool = True
+    smoke: bool = False
 
 
 @dataclass(slots=True)
@@ -53,31 +55,33 @@ class Contestant:
         return self.server.name + replies
 
 
-def contestants(bench: Bench) -> list[Contestant]:
-    """All of them, started and warm."""
+def contestants(bench: Bench, *, smoke: bool) -> list[Contestant]:
+    """All of them, started; where it is only about seeing that they run, one of each kind."""
     bench.sink()
-    http2, grpcio = bench.bare("http2"), bench.bare("grpcio")
-    full = {name: bench.steno(f"{name} full", f"--transport={name}") for name in ("http2", "grpcio")}
+    http2 = bench.bare("http2")
+    full = bench.steno("http2 full", "--transport=http2")
     found = [
         Contestant(bench.bare("drain"), observe=True),
         Contestant(http2, observe=True),
-        Contestant(full["http2"], observe=True, full=True),
-        Contestant(
-            bench.steno("http2 full no rest", "--transport=http2", "--rest=0"), observe=True, full=True
-        ),
-        Contestant(grpcio, observe=True),
-        Contestant(full["grpcio"], observe=True, full=True),
-        Contestant(http2, observe=False),
-        Contestant(full["http2"], observe=False, full=True),
-        Contestant(grpcio, observe=False),
-        Contestant(full["grpcio"], observe=False, full=True),
+        Contestant(full, observe=True, full=True),
+        Contestant(full, observe=False, full=True),
     ]
-    go = build_go()
-    if go is not None:
-        found[:0] = [
-            Contestant(bench.go(go, "streamed"), observe=False),
-            Contestant(bench.go(go, "observe"), observe=True),
+    if not smoke:
+        no_rest = bench.steno("http2 full no rest", "--transport=http2", "--rest=0")
+        grpcio, grpcio_full = bench.bare("grpcio"), bench.steno("grpcio full", "--transport=grpcio")
+        found[3:] = [
+            Contestant(no_rest, observe=True, full=True),
+            Contestant(grpcio, observe=True),
+            Contestant(grpcio_full, observe=True, full=True),
+            Contestant(http2, observe=False),
+            Contestant(full, observe=False, full=True),
+            Contestant(grpcio, observe=False),
+            Contestant(grpcio_full, observe=False, full=True),
         ]
+    go = None if smoke else build_go()
+    if go is not None:
+        streamed, observing = bench.go(go, "streamed"), bench.go(go, "observe")
+        found[:0] = [Contestant(streamed, observe=False), Contestant(observing, observe=True)]
     for each in found:
         if each.server.name != "drain bare":
             each.side = EnvoySide(each.server.ports[0])
@@ -143,7 +147,7 @@ def _round(bench: Bench, contestant: Contestant, size: Size, turns: dict[bool, T
             burst(side, turn, STREAMS, reply=not contestant.observe)
 
     _measured(bench, contestant, "burst", size.waves * STREAMS, bursts)
-    if size.paced:
+    if not size.smoke:
         side.latencies_s.clear()
         _measured(bench, contestant, "paced", STREAMS, lambda: paced(side, turn, 0.02))
         contestant.latencies_s += side.latencies_s
@@ -162,11 +166,11 @@ def run(size: Size) -> list[Contestant]:
     """All contestants in turn, ``size.rounds`` times, after one round that does not count."""
     turns = {observe: make_turn(size.chunks, observe=observe) for observe in (True, False)}
     with Bench() as bench:
-        found = contestants(bench)
+        found = contestants(bench, smoke=size.smoke)
         for each in found:
             if each.side is not None:
                 burst(each.side, turns[each.observe], STREAMS, reply=not each.observe)
-        time.sleep(2.0)
+        time.sleep(_QUIET_S if size.smoke else 2.0)
         for _ in range(size.rounds):
             for each in found:
                 _round(bench, each, size, turns)
@@ -216,7 +220,7 @@ def main() -> None:
     )
     parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
-    size = Size(chunks=20, waves=1, rounds=1, paced=False) if given.smoke else Size(rounds=given.rounds)
+    size = Size(chunks=20, waves=1, rounds=1, smoke=True) if given.smoke else Size(rounds=given.rounds)
     found = run(size)
     print(
         f"{STREAMS} streams, {size.chunks} chunks of 200 bytes to a turn, {size.rounds} interleaved rounds.",
