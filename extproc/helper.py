@@ -33,9 +33,6 @@ MAX_MEMORY_BYTES: Final = 2 << 30
 RECYCLE_BYTES: Final = 160 << 20
 """A helper that has become larger ends: the allocator would keep what the largest turn took."""
 
-_NICE: Final = 5
-"""Behind the reader, where there are fewer cores than work."""
-
 Made: TypeAlias = tuple[Record | Outcome, Classification]
 """What became of the exchange, and whose it turned out to be."""
 
@@ -73,7 +70,6 @@ def main() -> int:
     """Serve jobs until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    os.nice(_NICE)
     log_to_stderr("helper", sys.argv[1])
     jobs, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not break into an answer

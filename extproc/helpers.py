@@ -28,8 +28,8 @@ from extproc.helper import Answer, Made, facts
 _log = logging.getLogger(__name__)
 
 JOB_S: Final = 300.0
-"""For one job. The largest body is searched for credentials in some five seconds of CPU, of which a busy
-machine gives little to who stands behind the reader.
+"""For one job. The largest body is searched for credentials in some five seconds of CPU, which a busy
+machine may take a minute to give.
 """
 
 TRIES: Final = 2

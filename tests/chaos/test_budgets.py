@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -107,7 +107,7 @@ class Sidecar:
         )
 
     @asynccontextmanager
-    async def serving(self, transport: str) -> AsyncIterator[Peer]:
+    async def serving(self, transport: str) -> AsyncGenerator[Peer]:
         """A peer of the sidecar; at the end everything that came is kept or counted."""
         served = TRANSPORTS[transport](self.recorder)
         await served.start()
