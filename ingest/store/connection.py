@@ -74,7 +74,7 @@ class Connection(Protocol):
         ...
 
     def begin(self) -> None:
-        """Begin a write transaction."""
+        """Begin a write transaction, now or with its first statement; either raises :class:`BeginError`."""
         ...
 
     def commit(self) -> None:

@@ -74,9 +74,11 @@ class PostgresConnection:
         self._connection = connection
         self._cursor = psycopg.RawCursor(connection)
         self._cursor.format = psycopg.pq.Format.BINARY
+        self._begins = False
 
     def run(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
         """Execute one statement, and return its rows."""
+        self._send_begin()
         with _translated():
             self._cursor.execute(_spelled(sql), values)
             return self._cursor.fetchall() if self._cursor.description else []
@@ -85,6 +87,7 @@ class PostgresConnection:
         """Execute one statement for each of ``rows``, without waiting between them."""
         rows = list(rows)
         if rows:
+            self._send_begin()
             with _translated():
                 self._cursor.executemany(_spelled(sql), rows)
 
@@ -100,28 +103,45 @@ class PostgresConnection:
 
     def alone(self, purpose: Purpose) -> None:
         """Take turns with every other connection that asks for it, of any instance."""
-        self.run("SELECT pg_advisory_xact_lock(?)", (purpose.value,))
+        lock = f"SELECT pg_advisory_xact_lock({purpose.value})"
+        if self._begins:
+            self._send_begin(lock)
+        else:
+            self.run(lock)
 
     def notify(self, payloads: Sequence[str]) -> None:
         """NOTIFY, delivered with the commit."""
+        self._send_begin()
         with _translated():
             self._cursor.execute(
                 b"SELECT pg_notify($1, told) FROM unnest($2::text[]) told", (_CHANNEL, list(payloads))
             )
 
     def begin(self) -> None:
-        """Begin a transaction."""
+        """Begin a transaction: with its first statement, which raises :class:`BeginError` if it cannot."""
+        self._begins = True
+
+    def _send_begin(self, then: str = "") -> None:
+        """Send what :meth:`begin` put off, and ``then`` without waiting in between."""
+        if not self._begins:
+            return
+        self._begins = False
         try:
-            self.run("BEGIN")
+            with _translated():
+                self._connection.execute(f"BEGIN; {then}".encode(), prepare=False)
         except UnavailableError as error:
             raise BeginError(str(error)) from error
 
     def commit(self) -> None:
         """Commit; on the server's disk when it returns."""
-        self.run("COMMIT")
+        if self._begins:
+            self._begins = False
+        else:
+            self.run("COMMIT")
 
     def rollback(self) -> None:
         """Give up the transaction, if there is one."""
+        self._begins = False
         with suppress(psycopg.Error):
             self._connection.execute("ROLLBACK")
 
