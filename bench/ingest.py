@@ -149,14 +149,15 @@ class Bench:
 
     async def limit(self) -> None:
         """What a plain script inserts."""
-        for group in (256, 16):
+        for group, count in ((256, len(self._bodies)), (16, 2000)):
             with self._store() as used:
-                rows = prepared(self._bodies if group > 16 else self._bodies[:2000])
-                before, own = used.cpu(), time.process_time()
-                rate = own_limit(used, rows, group)
-                spent = used.cpu() - before + time.process_time() - own
-                self._limits[group] = rate
-                tell(used, f"store's own limit, {group} to a commit", rate, micros(spent, len(rows)))
+                self._plain(used, self._bodies[:count], group, f"store's own limit, {group} to a commit")
+
+    def _plain(self, used: Store, bodies: list[bytes], group: int, what: str) -> None:
+        rows = prepared(bodies)
+        before, own = used.cpu(), time.process_time()
+        used.limits[group] = rate = own_limit(used, rows, group)
+        tell(used, what, rate, micros(used.cpu() - before + time.process_time() - own, len(rows)))
 
     async def batched(self) -> None:
         """Batches over four connections."""
@@ -207,10 +208,10 @@ class Bench:
         for size in (10_000, self._size // 10, self._size):
             with self._store() as used:
                 ingest_bulk.load(used.url, size)
+                used.limits = {}
+                plain = [envelope(number) for number in range(10**8, 10**8 + 4000)]
+                self._plain(used, plain, 256, f"store's own limit at {size:,} stored")
                 new = [envelope(number) for number in range(10**7, 10**7 + 4000)]
-                rate = own_limit(used, prepared([envelope(n) for n in range(10**8, 10**8 + 4000)]), 256)
-                used.limits = {256: rate}
-                tell(used, f"plain script at {size:,} stored", rate)
                 with service(used, derive=False) as address:
                     await self._batched(used, address, new, f"batched (50) at {size:,} stored")
                 if size == self._size:
