@@ -26,14 +26,16 @@ _SETTLE_S: Final = 5.0
 def _tenant(request: Request, *parameters: str) -> str:
     """The tenant named in the query: here it must be named.
 
-    Nothing else may stand there but ``parameters``, each once: a misspelt limit to a
-    deletion must not make it a deletion of everything.
+    Nothing else may stand there but ``parameters``, each once and with a value: a misspelt
+    or forgotten limit to a deletion must not make it a deletion of everything.
     """
     principal = principal_of(request, Role.ADMIN)
     query = request.query_params
-    for name, _ in query.multi_items():
+    for name, value in query.multi_items():
         if name not in ("tenant", *parameters) or len(query.getlist(name)) > 1:
             raise QueryError(f"only tenant, {', '.join(parameters)} may be given, each once: not {name!a}")
+        if not value or "\0" in value:
+            raise QueryError(f"{name} must have a value, without NUL")
     if not query.get("tenant"):
         raise QueryError("name the tenant: ?tenant=")
     return principal.tenant(query["tenant"])

@@ -23,6 +23,7 @@ _USAGE_ROWS: Final = 10_000
 _HASH_DIGITS: Final = frozenset("0123456789abcdef")
 _CURSOR: Final = re.compile(r"[0-9]{1,18}-[0-9a-z]{1,40}")
 _HASH_LENGTH: Final = 64
+_LARGEST: Final = 1 << 63
 T = TypeVar("T")
 
 
@@ -70,6 +71,12 @@ def _cursor(text: str) -> Cursor | None:
     return Cursor(int(at), tie)
 
 
+def _ends_in_number(cursor: Cursor | None) -> None:
+    """Refuse the cursor of another list: that of turns ends in the number of a row."""
+    if cursor and not (cursor.tie.isdigit() and int(cursor.tie) < _LARGEST):
+        raise QueryError("cursor must be the next of an earlier page of turns")
+
+
 def state_of(text: str) -> str:
     """A state of turns, empty for any. Raises :class:`QueryError`."""
     if text and text not in set(State):
@@ -114,8 +121,7 @@ async def list_nodes(request: Request) -> Response:
 async def list_turns(request: Request) -> Response:
     """List turns, newest first."""
     page = page_of(request)
-    if page.cursor and not page.cursor.tie.isdigit():
-        raise QueryError("cursor must be the next of an earlier page of turns")
+    _ends_in_number(page.cursor)
     found = await service_of(request).store.read(lambda connection: reads.turns(connection, page))
     last = found[-1].turn if found else None
     after = _next(found, page, last.received_at_us, last.seq) if last else None
@@ -165,8 +171,7 @@ async def get_run(request: Request) -> Response:
     """Show a run and a page of its steps."""
     store = service_of(request).store
     page = page_of(request, run_id=request.path_params["id"])
-    if page.cursor and not page.cursor.tie.isdigit():
-        raise QueryError("cursor must be the next of an earlier page of steps")
+    _ends_in_number(page.cursor)
     row = await store.read(lambda connection: reads.run(connection, page.tenant, page.run_id))
     if row is None:
         return refuse(404, "no such run")

@@ -97,6 +97,9 @@ async def test_a_store_that_answers_and_takes_nothing_is_not_ready(
         ("/v1/turns?limit=0", "limit must be"),
         ("/v1/usage?by=colour", "by must be"),
         ("/v1/turns?tenant=a/b", "a tenant is"),
+        ("/v1/turns?cursor=1-99999999999999999999", "cursor must be"),
+        ("/v1/turns?cursor=1-9223372036854775808", "cursor must be"),
+        ("/v1/turns?cursor=1-abc", "cursor must be"),
         ("/v1/export?tenant=default&state=zzz", "state must be"),
         ("/v1/export", "name the tenant"),
     ],
@@ -112,6 +115,23 @@ async def test_a_query_that_cannot_be_read_is_400_and_says_what_to_do(
 
 
 @pytest.mark.parametrize(
+    "value", ["%00", "a%00b", "%ed%a0%80", "%ff", "%f0%9f%92%a9", "x" * 10_000, "'--", "%25"]
+)
+async def test_no_value_of_a_query_is_our_failure(client: Client, value: str) -> None:
+    """What no engine stores is in no row: an empty list or a refusal, and never a 500."""
+    for name in ("session", "agent", "model", "provider", "request_id", "tenant", "cursor", "since", "limit"):
+        answer = await client.get(f"/v1/turns?{name}={value}")
+        assert answer.status_code in (200, 400), (name, answer.text)
+    for path in ("/v1/turns", "/v1/sessions", "/v1/runs", "/v1/nodes"):
+        assert (await client.get(f"{path}/{value}")).status_code == 404, path
+    assert (await client.get(f"/v1/ingest/nodes?agent={value}")).json() == {"count": 0, "nodes": []}
+    await client.turn(turn())
+    answer = await client.delete(f"/v1/turns?tenant=default&session={value}")
+    assert answer.status_code in (200, 400)
+    assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "tenant=default&sesion=s",
@@ -120,6 +140,8 @@ async def test_a_query_that_cannot_be_read_is_400_and_says_what_to_do(
         "tenant=default&before=yesterday",
         "tenant=default&tenant=default",
         "session=s",
+        "tenant=default&session=",
+        "tenant=default&before=",
     ],
 )
 async def test_a_deletion_that_may_be_meant_otherwise_deletes_nothing(client: Client, query: str) -> None:
