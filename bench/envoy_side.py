@@ -229,8 +229,8 @@ class EnvoySide:
                 frames.INITIAL_WINDOW_SIZE, self._initial
             )
             return frames.frame(frames.SETTINGS, frames.ACK, 0, b"")
-        elif kind == frames.GOAWAY:
-            raise PeerError(f"GOAWAY: {payload[8:]!r}")
+        elif kind == frames.GOAWAY and frames.u32(payload, 4) != frames.ErrorCode.NO_ERROR:
+            raise PeerError(f"GOAWAY: {payload[8:]!r}")  # an orderly one lets the open streams go on
         return b""
 
 

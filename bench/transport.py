@@ -43,10 +43,14 @@ class Contestant:
     server: Server
     observe: bool
     full: bool = False
-    side: EnvoySide | None = None
     cpu_s: dict[str, float] = field(default_factory=dict[str, float])
     wall_s: dict[str, float] = field(default_factory=dict[str, float])
     latencies_s: list[float] = field(default_factory=list[float])
+
+    @property
+    def limit(self) -> bool:
+        """Whether it is no server at all, but what a socket costs."""
+        return self.server.name == "drain bare"
 
     @property
     def name(self) -> str:
@@ -82,9 +86,6 @@ def contestants(bench: Bench, *, smoke: bool) -> list[Contestant]:
     if go is not None:
         streamed, observing = bench.go(go, "streamed"), bench.go(go, "observe")
         found[:0] = [Contestant(streamed, observe=False), Contestant(observing, observe=True)]
-    for each in found:
-        if each.server.name != "drain bare":
-            each.side = EnvoySide(each.server.ports[0])
     return found
 
 
@@ -136,21 +137,21 @@ def _measured(bench: Bench, contestant: Contestant, kind: str, turns: int, run: 
 
 
 def _round(bench: Bench, contestant: Contestant, size: Size, turns: dict[bool, Turn]) -> None:
-    """One contestant's share of a round."""
-    side, turn = contestant.side, turns[contestant.observe]
-    if side is None:
+    """One contestant's share of a round, on a connection of its own: servers let none grow old."""
+    turn = turns[contestant.observe]
+    if contestant.limit:
         _measured(bench, contestant, "burst", 0, lambda: _drain(contestant.server, turn, size))
         return
+    with EnvoySide(contestant.server.ports[0]) as side:
 
-    def bursts() -> None:
-        for _ in range(size.waves):
-            burst(side, turn, STREAMS, reply=not contestant.observe)
+        def bursts() -> None:
+            for _ in range(size.waves):
+                burst(side, turn, STREAMS, reply=not contestant.observe)
 
-    _measured(bench, contestant, "burst", size.waves * STREAMS, bursts)
-    if not size.smoke:
-        side.latencies_s.clear()
-        _measured(bench, contestant, "paced", STREAMS, lambda: paced(side, turn, 0.02))
-        contestant.latencies_s += side.latencies_s
+        _measured(bench, contestant, "burst", size.waves * STREAMS, bursts)
+        if not size.smoke:
+            _measured(bench, contestant, "paced", STREAMS, lambda: paced(side, turn, 0.02))
+            contestant.latencies_s += side.latencies_s
 
 
 def _drain(server: Server, turn: Turn, size: Size) -> None:
@@ -168,8 +169,9 @@ def run(size: Size) -> list[Contestant]:
     with Bench() as bench:
         found = contestants(bench, smoke=size.smoke)
         for each in found:
-            if each.side is not None:
-                burst(each.side, turns[each.observe], STREAMS, reply=not each.observe)
+            if not each.limit:
+                with EnvoySide(each.server.ports[0]) as side:
+                    burst(side, turns[each.observe], STREAMS, reply=not each.observe)
         time.sleep(_QUIET_S if size.smoke else 2.0)
         for _ in range(size.rounds):
             for each in found:
