@@ -261,12 +261,20 @@ def _transport(settings: SidecarSettings, address: Address, acceptor: StreamAcce
             connection_age_s=settings.connection_age_s,
         )
     try:
+        from extproc.transport.http2.limits import LEAST_PROCESS_BYTES, Limits  # noqa: PLC0415
         from extproc.transport.http2.server import Http2Transport  # noqa: PLC0415 - an extra of its own
     except ModuleNotFoundError as error:
         raise AddressError(
             f"the transport http2 needs {error.name}, which is not installed: pip install 'steno[http2]'"
         ) from error
-    return Http2Transport(address, acceptor, tls=_tls(settings.tls), reuse_port=True, rest_s=settings.rest_s)
+    return Http2Transport(
+        address,
+        acceptor,
+        tls=_tls(settings.tls),
+        reuse_port=True,
+        limits=Limits(process_bytes=max(LEAST_PROCESS_BYTES, settings.budget.max_bytes)),
+        rest_s=settings.rest_s,
+    )
 
 
 def _tls(settings: TlsSettings | None) -> ServerTls | None:

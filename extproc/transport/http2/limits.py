@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from extproc.transport.reasons import Reason
 
 MIB = 1024 * 1024
+# Windows, and in fact twice the largest message: no budget may be so small that traffic suffers.
+LEAST_PROCESS_BYTES = 160 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Limits:
     unread_bytes: int = 96 * MIB
     header_bytes: int = 64 * 1024
     header_frames: int = 32
-    process_bytes: int = 256 * MIB
+    process_bytes: int = 192 * MIB
     streams: int = 50_000
     preface_s: float = 10.0
     buckets: dict[Reason, Bucket] = field(default_factory=lambda: _BUCKETS)

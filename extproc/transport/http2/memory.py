@@ -7,8 +7,9 @@ and answers that a peer does not take are held in fact. Both come out of one bud
 * Half of it is for windows. A new connection is promised an eighth of what is left of
   that half, at most ``Limits.connection_window``, and never less than HTTP/2's first
   65,535 bytes, which every connection has from its beginning.
-* The rest is for what is held. What does not fit costs the stream, or the connection,
-  that wanted it, and nobody else.
+* A connection may always hold as much as it was promised. What it holds beyond that comes
+  out of what is not promised; what does not fit costs the stream, or the connection, that
+  wanted it, and nobody else.
 """
 
 from extproc.transport.http2.frames import DEFAULT_WINDOW
@@ -17,12 +18,13 @@ _SHARE_OF_THE_REST = 8
 
 
 class Memory:
-    """The budget, in bytes, and what of it is promised and held."""
+    """The budget, in bytes, and what of it is promised and held; ``beyond_bytes``: over the promises."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self.promised_bytes = 0
         self.held_bytes = 0
+        self.beyond_bytes = 0
 
     def share(self, most: int) -> "Share":
         """The share of a new connection, with a window of ``most`` bytes or less."""
@@ -46,14 +48,15 @@ class Share:
     def hold(
         self, *, parts: int | None = None, answers: int | None = None, unsent: int | None = None
     ) -> bool:
-        """Say how much is held now; False when that is more than all may hold together."""
+        """Say how much is held now; False when that is more than this connection may hold."""
         before = self.parts + self.answers + self.unsent
         self.parts = self.parts if parts is None else parts
         self.answers = self.answers if answers is None else answers
         self.unsent = self.unsent if unsent is None else unsent
-        memory = self._memory
-        memory.held_bytes += self.parts + self.answers + self.unsent - before
-        return memory.held_bytes + memory.promised_bytes <= memory.total_bytes
+        held, memory = self.parts + self.answers + self.unsent, self._memory
+        memory.held_bytes += held - before
+        memory.beyond_bytes += max(0, held - self.window) - max(0, before - self.window)
+        return held <= self.window or memory.promised_bytes + memory.beyond_bytes <= memory.total_bytes
 
     def give_back(self) -> None:
         """The connection is over. May be called again."""
