@@ -114,17 +114,19 @@ def unprocessable(envelope: Envelope) -> str | None:
         check(envelope.request)
     except (msgspec.ValidationError, jsontext.JsonError) as error:
         return f"cannot parse request: {error}"
-    return unusable(envelope.reduced)
+    return _unusable(envelope.reduced, begun=not envelope.facts.interrupted)
 
 
-def unusable(reduced: Reduced) -> str | None:
-    """What the reduced response lacks, or None."""
+def _unusable(reduced: Reduced, *, begun: bool) -> str | None:
+    """What the reduced response lacks, or None. An exchange whose sidecar died (``meta.interrupted``) may
+    not have begun to answer: it has no content, and its request is worth keeping.
+    """
     message = reduced.message
     if message is None or not message.role:
         return "invalid reduced response: missing response.message.role"
-    if not message.content:
+    if not message.content and begun:
         return "invalid reduced response: missing response.message.content"
-    for index, block in enumerate(message.content):
+    for index, block in enumerate(message.content or ()):
         if block is None or not block.type:
             return f"invalid reduced response: missing response.message.content[{index}].type"
     return None
