@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.envoy_side import EnvoySide
 from bench.processes import Bench, Server
-from bench.tables import bars, load, table
+from bench.tables import bars, load, publish, table
 from bench.turns import Turn, make_turn
 from capture.reduce import BATCH_BYTES
 
@@ -140,6 +140,7 @@ def main() -> None:
         "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
     )
     parser.add_argument("--transport", choices=_TRANSPORTS, help="only this one")
+    parser.add_argument("--into", type=Path, help="a document to put the table into")
     parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = Size(busy=50, chunks=10, idle=200) if given.smoke else Size()
@@ -148,9 +149,7 @@ def main() -> None:
         for transport in ((given.transport,) if given.transport else _TRANSPORTS)
         for busy in (True, False)
     ]
-    print(load())
-    print()
-    print(table(HEAD, [_row(each) for each in found]))
+    publish("bench.memory", load(), table(HEAD, [_row(each) for each in found]), given.into)
     if given.svg:
         given.svg.write_text(
             bars(

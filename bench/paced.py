@@ -17,7 +17,7 @@ import uvloop
 
 from bench.paced_traffic import Pace, run_users, start_provider
 from bench.processes import Bench, Server, build_go
-from bench.tables import bars, load, table
+from bench.tables import bars, load, publish, table
 from bench.turns import sse_frames
 from extproc.transport.address import TcpAddress
 from tests.e2e.harness.envoy import Envoy, Mode, configuration
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument(
         "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
     )
+    parser.add_argument("--into", type=Path, help="a document to put the table into")
     parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = (
@@ -151,13 +152,11 @@ def main() -> None:
     )
     found = uvloop.run(run(size))
     pace = size.pace
-    print(
+    said = (
         f"{pace.streams} users, {pace.turns} turns each, {size.chunks} chunks of 200 bytes,"
-        f" one each {pace.interval_s * 1e3:g} ms; {size.rounds} interleaved rounds.",
-        load(),
+        f" one each {pace.interval_s * 1e3:g} ms; {size.rounds} interleaved rounds. {load()}"
     )
-    print()
-    print(table(HEAD, _rows(found, size)))
+    publish("bench.paced", said, table(HEAD, _rows(found, size)), given.into)
     if given.svg:
         per_chunk = size.chunks_a_round * size.rounds / 1e6
         values = [(each.server.name, sum(each.cpu_s) / per_chunk) for each in found]

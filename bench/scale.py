@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.envoy_side import EnvoySide
 from bench.processes import Bench, Server
-from bench.tables import bars, load, table
+from bench.tables import bars, load, publish, table
 from bench.turns import Turn, make_turn
 
 _DELIVERED_S = 180.0
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument(
         "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
     )
+    parser.add_argument("--into", type=Path, help="a document to put the table into")
     parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = (
@@ -133,12 +134,10 @@ def main() -> None:
         else Size(rounds=given.rounds)
     )
     cells = run(given.transport, size)
-    print(
-        f"{given.transport}, {size.chunks} chunks of 200 bytes to a turn, {size.rounds} interleaved rounds.",
-        load(),
+    said = (
+        f"{given.transport}, {size.chunks} chunks of 200 bytes to a turn, {size.rounds} interleaved rounds."
     )
-    print()
-    print(table(HEAD, _rows(cells)))
+    publish("bench.scale", f"{said} {load()}", table(HEAD, _rows(cells)), given.into)
     if given.svg:
         values = [
             (f"{each.streams:,} streams, {each.workers} worker(s)", each.cpu_s / each.chunks * 1e6)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -44,6 +45,19 @@ def bars(title: str, values: Sequence[tuple[str, float]]) -> str:
             f'<text x="{_LABEL + length + 6:.1f}" y="{top + 13}">{value:.3g}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def publish(name: str, said: str, rows: str, into: Path | None) -> None:
+    """Print a result, and put it into a document between the lines ``<!-- name begins -->`` and ``ends``."""
+    print(said, rows, sep="\n\n")
+    if into is None:
+        return
+    begins, ends = f"<!-- {name} begins -->\n", f"<!-- {name} ends -->\n"
+    before, found, rest = into.read_text().partition(begins)
+    _, ended, after = rest.partition(ends)
+    if not found or not ended:
+        raise SystemExit(f"{into} has no place for {name}: {begins!r} and {ends!r}")
+    into.write_text(f"{before}{begins}\n{said}\n\n{rows}\n\n{ends}{after}")
 
 
 def load() -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.envoy_side import EnvoySide
 from bench.processes import Bench, Server, build_go
-from bench.tables import bars, load, table
+from bench.tables import bars, load, publish, table
 from bench.turns import Turn, make_turn
 
 STREAMS = 64
@@ -220,16 +220,15 @@ def main() -> None:
     parser.add_argument(
         "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
     )
+    parser.add_argument("--into", type=Path, help="a document to put the table into")
     parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = Size(chunks=20, waves=1, rounds=1, smoke=True) if given.smoke else Size(rounds=given.rounds)
     found = run(size)
-    print(
-        f"{STREAMS} streams, {size.chunks} chunks of 200 bytes to a turn, {size.rounds} interleaved rounds.",
-        load(),
+    said = (
+        f"{STREAMS} streams, {size.chunks} chunks of 200 bytes to a turn, {size.rounds} interleaved rounds."
     )
-    print()
-    print(table(HEAD, _rows(found, size)))
+    publish("bench.transport", f"{said} {load()}", table(HEAD, _rows(found, size)), given.into)
     if given.svg:
         chunks = size.rounds * size.waves * STREAMS * size.chunks
         given.svg.write_text(
