@@ -282,13 +282,13 @@ async def test_what_was_stored_before_the_start_counts(tmp_path: Path, database_
 
 async def test_a_duplicate_is_not_counted_as_stored(tmp_path: Path) -> None:
     body = turn(meta={"request_id": "r"})
-    full = rules(tmp_path, {"stored_bytes": len(json.dumps(body)) * 3 // 2})
-    async with service(tmp_path, limits_file=full) as client:
+    async with service(tmp_path, limits_file=rules(tmp_path, {"stored_bytes": 10_000})) as client:
+        limiter = client.service.throttle.limiter
         assert (await client.turn(body)).status_code == 202
-        assert client.service.throttle.limiter.since["default"] == len(json.dumps(body))
-        client.service.throttle.limiter.rule([Limit(stored_bytes=10_000)])
+        await stored(client)
+        assert limiter.stored["default"] == len(json.dumps(body))
         assert (await client.turn(body)).headers["steno-duplicate"] == "true"
-        assert client.service.throttle.limiter.since["default"] == len(json.dumps(body))
+        assert not limiter.since
 
 
 async def test_new_limits_are_in_force_without_a_restart(
