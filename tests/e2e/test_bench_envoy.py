@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from bench.envoy import MARKS, Report, chunks_of, inserted, merged, percentile
+from bench.envoy import MARKS, Report, chunks_of, inserted, merged, percentile, verdict
 from bench.envoy_clients import Times
 from bench.envoy_rig import Measured, Way
 from tests.paths import PROJECT
@@ -53,3 +53,9 @@ def test_a_report_takes_the_place_of_the_one_before() -> None:
     once = inserted(page, "new\n")
     assert once == f"before\n{MARKS[0]}\n\nnew\n\n{MARKS[1]}\nafter\n"
     assert inserted(once, "new\n") == once
+
+
+def test_a_run_that_is_noisier_than_its_target_gives_no_verdict() -> None:
+    assert verdict(130.0, target=100.0, spread=40.0) == "holds"
+    assert verdict(150.0, target=100.0, spread=40.0) == "DOES NOT HOLD"
+    assert "cannot tell" in verdict(0.0, target=100.0, spread=101.0)
