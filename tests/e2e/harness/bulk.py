@@ -1,7 +1,8 @@
 """Bodies that are too big to keep: made piece by piece, compared by digest, silences measured.
 
-Both sides speak just enough HTTP/1.1: one request on a connection, lengths declared. The provider
-reads a whole request, then answers with as many bytes of an Anthropic stream as ``x-bulk`` says.
+Both sides speak just enough HTTP/1.1, lengths declared. The provider reads a whole request, then
+answers with as many bytes of an Anthropic stream as ``x-bulk`` says. Nobody asks for the connection
+to be closed: Envoy would cut an answer short whose reader rests for a second (delayed_close_timeout).
 """
 
 import asyncio
@@ -155,11 +156,11 @@ class BulkProvider:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            head = await _head(reader)
-            self.received.append(await _receive(reader, int(head["content-length"])))
-            answer = self.answer(int(head["x-bulk"]))
-            start = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
-            await _send(writer, start, answer)
+            while True:
+                head = await _head(reader)
+                self.received.append(await _receive(reader, int(head["content-length"])))
+                answer = self.answer(int(head["x-bulk"]))
+                await _send(writer, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n", answer)
         writer.close()
 
 
@@ -169,7 +170,7 @@ async def exchange(port: int, request: Body, answer_bytes: int, timeout_s: float
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
         head = (
             f"POST {PATH} HTTP/1.1\r\nhost: llm.test\r\ncontent-type: application/json\r\n"
-            f"connection: close\r\nx-bulk: {answer_bytes}\r\n"
+            f"x-bulk: {answer_bytes}\r\n"
         )
         try:
             await _send(writer, head, request)
