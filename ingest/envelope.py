@@ -10,7 +10,7 @@ nothing else: an envelope that decodes may still hold a turn that cannot be proc
 import binascii
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -153,6 +153,11 @@ _MEMBERS: Final = (
 )
 _STRING: Final = msgspec.json.Decoder(str | None)
 _BOOL: Final = msgspec.json.Decoder(bool | None)
+_READERS: Final[Mapping[type[Struct], msgspec.json.Decoder[Struct]]] = {
+    struct: msgspec.json.Decoder(struct) for struct in (Reduced, MetaFacts, SessionFacts)
+}
+"""Made here and not at the first envelope: msgspec 0.22 readies a struct type when it is first decoded,
+and a thread that meets a type which another one is about to ready brings the process down."""
 T = TypeVar("T", bound=Struct)
 
 
@@ -262,7 +267,7 @@ def _cased(raw: bytes, struct: type[Struct], name: str) -> bytes:
 
 def _convert(raw: bytes, struct: type[T]) -> T:
     try:
-        return msgspec.json.decode(raw, type=struct)
+        return cast("T", _READERS[struct].decode(raw))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return msgspec.convert(_tolerant(raw, struct.__name__), struct)
 

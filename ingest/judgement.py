@@ -4,8 +4,8 @@ Order and rules: ``contracts/wire.md`` §4 and §7 (provider, request, reduced r
 A turn that fails is kept all the same; its reason is part of the answer and of the row.
 """
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -54,13 +54,17 @@ class _OllamaRequest(Struct, frozen=True):
     # format and keep_alive are unchecked: Ollama itself takes a schema and a number there.
 
 
-T = TypeVar("T")
+_SHAPES: Final = (_AnthropicRequest, _ChatRequest, _ResponsesRequest, _OllamaRequest, dict[str, object])
+_READERS: Final[Mapping[object, msgspec.json.Decoder[object]]] = {
+    shape: msgspec.json.Decoder(shape | None) for shape in _SHAPES
+}
+"""Made once, for the reason that :mod:`ingest.envelope` gives for its own."""
 
 
-def _check(request: bytes, shape: type[T]) -> None:
+def _check(request: bytes, shape: type[object]) -> None:
     """Raise msgspec.ValidationError or JsonError unless ``request`` has ``shape`` (or is null)."""
     try:
-        msgspec.json.decode(request, type=shape | None)
+        _READERS[shape].decode(request)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         msgspec.convert(jsontext.decode(request), type=shape | None)
 
