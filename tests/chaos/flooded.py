@@ -14,12 +14,17 @@ from extproc.metrics import WorkerMetrics
 from extproc.transport.address import TcpAddress
 from extproc.transport.base import Transport
 from extproc.transport.grpcio import GrpcioTransport
-from extproc.transport.http2.limits import Limits
+from extproc.transport.http2.limits import Bucket, Limits
 from extproc.transport.http2.server import Http2Transport
 from ingest_client.ledger import Ledger
 from tests.unit.extproc.transport.peer import Passing
 
-LIMITS = Limits(preface_s=2.0, unread_bytes=16 << 20)
+# A tenth of what is usual: attackers on a busy machine must be able to go beyond.
+BUCKETS = {
+    reason: Bucket(bucket.burst // 10, max(1, bucket.per_s // 10))
+    for reason, bucket in Limits().buckets.items()
+}
+LIMITS = Limits(preface_s=2.0, unread_bytes=4 << 20, buckets=BUCKETS)
 LEAVING_S = 60.0
 
 

@@ -24,7 +24,7 @@ from tests.unit.extproc.transport.peer import both, exchange
 
 PAUSE_S = 0.2
 _BLOCK = block(REQUEST)
-_BATCH = 200
+_MALFORMED = block([("Upper", "x")])
 _FIRST, *_ = exchange(observe=False)
 _LARGE = ProcessingRequest(
     request_body=HttpBody(body=b"x" * 16_000), protocol_config=both(ProcessingMode.FULL_DUPLEX_STREAMED)
@@ -44,13 +44,13 @@ def again(piece: bytes, *, opening: bytes = b"") -> Callable[[], Iterator[bytes]
     return lambda: itertools.chain((GREETING + opening,), itertools.repeat(batch))
 
 
-def each_stream(make: Callable[[int], bytes]) -> Callable[[], Iterator[bytes]]:
-    """A piece for each of ever more streams."""
+def each_stream(make: Callable[[int], bytes], batch: int = 200) -> Callable[[], Iterator[bytes]]:
+    """A piece for each of ever more streams, so many at a time."""
 
     def pieces() -> Iterator[bytes]:
         yield GREETING
-        for first in itertools.count(1, 2 * _BATCH):
-            yield b"".join(make(first + 2 * number) for number in range(_BATCH))
+        for first in itertools.count(1, 2 * batch):
+            yield b"".join(make(first + 2 * number) for number in range(batch))
 
     return pieces
 
@@ -60,9 +60,7 @@ def _opened(stream_id: int) -> bytes:
 
 
 def _malformed(stream_id: int) -> bytes:
-    return frames.frame(
-        frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id, block([("Upper", "x")])
-    )
+    return frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id, _MALFORMED)
 
 
 _BOMB = b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 12_000
@@ -84,15 +82,18 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     "empty data": Attack(Reason.EMPTY_FRAME_FLOOD, again(data(1, b""), opening=head(1))),
     "unknown frames": Attack(Reason.IDLE_FRAME_FLOOD, again(frames.frame(99, 0, 0, b""))),
-    "window updates": Attack(Reason.WINDOW_UPDATE_FLOOD, again(frames.window_update(0, 1))),
+    "window updates": Attack(
+        Reason.WINDOW_UPDATE_FLOOD,
+        again(frames.window_update(0, 1), opening=frames.window_update(0, 1) * 25_000),
+    ),
     "hpack bomb": Attack(
         Reason.HEADER_LIST,
-        each_stream(lambda number: frames.frame(frames.HEADERS, frames.END_HEADERS, number, _BOMB)),
+        each_stream(lambda number: frames.frame(frames.HEADERS, frames.END_HEADERS, number, _BOMB), batch=4),
     ),
     "malformed heads": Attack(Reason.STREAM_ERROR_FLOOD, each_stream(_malformed)),
     "zero window": Attack(
         Reason.UNREAD_ANSWERS,
-        lambda: itertools.chain((_SHUT,), itertools.repeat(data(1, grpc(_LARGE)) * 32)),
+        lambda: itertools.chain((_SHUT,), itertools.repeat(data(1, grpc(_LARGE)) * 1200)),
     ),
     "slow preface": Attack(
         Reason.SLOW_PREFACE, lambda: (frames.PREFACE[number : number + 1] for number in range(20))

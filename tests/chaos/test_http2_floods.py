@@ -30,7 +30,7 @@ from tests.unit.extproc.transport.peer import Peer, exchange, status
 _log = logging.getLogger(__name__)
 
 SECONDS = float(os.environ.get("STENO_T20_SECONDS", "10"))
-GRPCIO_GROWTH_BYTES = 256 << 20
+GRPCIO_GROWTH_BYTES = 512 << 20
 LONGEST_S = 3.0
 RECOVERY_S = 120.0
 MIB = 1 << 20

@@ -101,7 +101,9 @@ class Reading:
         self._waiting = self._loop.call_soon(self._turn)
 
     def _resume(self) -> None:
-        """Read again."""
+        """Read again; first what came in spite of all."""
         self._waiting = None
         if not self._transport.is_closing():
             self._transport.resume_reading()
+        if self._left:
+            self._turn()
