@@ -118,12 +118,13 @@ def unprocessable(envelope: Envelope) -> str | None:
         check(envelope.request)
     except (msgspec.ValidationError, jsontext.JsonError) as error:
         return f"cannot parse request: {error}"
-    return _unusable(envelope.reduced, begun=not envelope.facts.interrupted)
+    cut = envelope.facts.interrupted or envelope.facts.partial
+    return _unusable(envelope.reduced, begun=not cut)
 
 
 def _unusable(reduced: Reduced, *, begun: bool) -> str | None:
-    """What the reduced response lacks, or None. An exchange whose sidecar died (``meta.interrupted``) may
-    not have begun to answer: it has no content, and its request is worth keeping.
+    """What the reduced response lacks, or None. An answer that was cut (``meta.partial``, ``interrupted``)
+    may not have come to its content: its request is worth keeping.
     """
     message = reduced.message
     if message is None or not message.role:
