@@ -3,7 +3,8 @@
 The same chunks, in the same order of time, over 64, 500, 2,000 and 5,000 streams, each a whole
 turn, to ``steno extproc`` with one worker and with two (each worker has its port; the streams are
 dealt out evenly). Interleaved; CPU is that of all the sidecar's processes
-until they are idle again. The turns end in one moment; what the sidecar then sheds shows as not delivered.
+until they are idle again. The turns of a wave end in one moment, so that the queue behind the reader is made
+large; what is shed even so shows as not delivered.
 """
 
 import argparse
@@ -98,7 +99,9 @@ def run(transport: str, size: Size) -> list[Cell]:
         bench.sink()
         cells: list[Cell] = []
         for workers in size.workers:
-            server = bench.steno(f"{workers} workers", f"--transport={transport}", workers=workers)
+            server = bench.steno(
+                f"{workers} workers", f"--transport={transport}", "--queue-turns=10000", workers=workers
+            )
             cells += [Cell(server, workers, streams) for streams in size.streams]
             warm = [EnvoySide(port) for port in server.ports]
             _waves(warm, turn, 64, 2)
