@@ -30,7 +30,8 @@ from tests.unit.extproc.transport.peer import Peer, exchange, status
 _log = logging.getLogger(__name__)
 
 SECONDS = float(os.environ.get("STENO_T20_SECONDS", "10"))
-GRPCIO_GROWTH_BYTES = 512 << 20
+# gRPC bounds no backlog: 5 to 42 MiB/s were seen, by how fast the attackers were.
+GRPCIO_GROWTH_BYTES_PER_S = 100 << 20
 LONGEST_S = 3.0
 RECOVERY_S = 120.0
 MIB = 1 << 20
@@ -182,10 +183,10 @@ BEYOND_GRPCIO = ("rapid reset", "continuation", "unknown frames")
 
 @pytest.mark.timeout(120 + 2 * SECONDS)
 async def test_most_floods_at_grpcio_do_not_hold_up_a_user() -> None:
-    """gRPC answers them without an end of the connection; memory is bounded."""
+    """gRPC answers them without an end of the connection; its memory grows, but slowly."""
     seen = await flooded("grpcio", [name for name in ATTACKS if name not in BEYOND_GRPCIO], user_beside=True)
     assert max(seen.beside.took_s) < LONGEST_S
-    assert seen.growth_bytes < GRPCIO_GROWTH_BYTES
+    assert seen.growth_bytes < GRPCIO_GROWTH_BYTES_PER_S * SECONDS
     assert seen.counted["streams_open"] == 0
 
 
