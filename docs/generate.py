@@ -20,8 +20,8 @@ from capture.dialects.catalog import CATALOG
 from capture.outcomes import Outcome
 from capture.routes import ROUTES
 from extproc.budget import Budget
+from extproc.captured import Instant
 from extproc.checkpoints import Checkpointer
-from extproc.exchange import Instant
 from extproc.helpers import Helper
 from extproc.metrics import WorkerMetrics
 from extproc.open_metrics import OpenMetrics

@@ -24,8 +24,9 @@ from typing import Final
 from capture.outcomes import State
 from extproc.admin import AdminPages, AdminServer
 from extproc.budget import Budget
+from extproc.captured import Instant
 from extproc.checkpoints import Checkpointer
-from extproc.exchange import ExchangeRules, Instant
+from extproc.exchange import ExchangeRules
 from extproc.generation import last_metrics_file
 from extproc.helpers import Helper
 from extproc.metrics import WorkerMetrics

@@ -31,7 +31,7 @@ from capture.routes import Kind
 from capture.turn import Dialect, Refused, Turn
 from capture.wire_response import reduced_response
 from extproc import quarantine
-from extproc.exchange import OK, Captured, Instant, reducer_for
+from extproc.captured import OK, Captured, Instant, reducer_for
 from ingest_client import payload
 from ingest_client.payload import MarshalError, Meta, TooLongError, TurnPayload, embed, marshal
 from ingest_client.sink import Quarantine, Record

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.assemble import MAX_SNAPSHOT_BYTES, TurnIdentity, snapshot
-from extproc.exchange import Captured, Exchange, Instant
+from extproc.captured import Captured, Instant
+from extproc.exchange import Exchange
 from extproc.shelf import fetch
 from ingest_client.sink import Kept, Record, Sink
 from ingest_client.spool.api import Checkpoint, Checkpoints

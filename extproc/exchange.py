@@ -9,21 +9,20 @@ each step does: bytes are **appended**, never replaced, and nothing is concluded
 before the response has ended or the stream did.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from capture.classify import Classification, Classifier, RequestHead, classify, settle
-from capture.dialects.fold import RequestFacts
-from capture.envelope import Envelope, is_internal, read_envelope
+from capture.classify import Classifier, RequestHead, classify, settle
+from capture.envelope import is_internal, read_envelope
 from capture.jsontext import scrub_text
 from capture.outcomes import Outcome
-from capture.reduce import ResponseFacts, ResponseReducer
 from capture.routes import Kind
 from capture.turn import Ending
-from extproc.budget import Account, Budget, ShedPart, closed_account
+from extproc.budget import Budget, closed_account
+from extproc.captured import OK, Captured, Instant, reducer_for
 from extproc.events import (
     Answer,
     AnswerBody,
@@ -41,63 +40,11 @@ from extproc.events import (
     Trailers,
 )
 from extproc.phases import REQUEST_ENDED, RESPONSE_BEGUN, TRANSITIONS, Input, Phase, input_of
-from extproc.policy import Policy, PolicySource
+from extproc.policy import PolicySource
 from extproc.request_body import RequestBody
+from extproc.response_body import ResponseBody
 
-OK: Final = 200
-_SWITCHING_PROTOCOLS: Final = 101
 _NO_MODES: Final = BodyModes(BodyMode.NONE, BodyMode.NONE)
-
-
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """One moment on both clocks, in nanoseconds: wall time and monotonic time."""
-
-    wall_ns: int
-    monotonic_ns: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Captured:
-    """What was taken down of one exchange, ready to be assembled into a turn.
-
-    ``status`` is None when no usable ``:status`` came. ``reducer`` is None when the
-    answer is not read (no turn, no dialect, an error status). ``error_body`` is the
-    start of an answer with an error status, where policy keeps those.
-    ``held`` are the bytes of an answer whose dialect is not known yet.
-    ``request_ended`` says whether the whole request was seen; ``ending`` the same of
-    the response. ``truncated``: a budget kept only the answer's beginning; ``lost``: not even
-    what a turn needs fits, and nothing is kept any more. ``account`` is what all this holds of the
-    budget. ``turn_id`` is given when the open exchange is first written down
-    (``extproc.checkpoints``); empty: it never was. ``exchange_number`` names it to the supervisor
-    (``extproc.reconcile.feed``); 0: it was not told of it.
-    """
-
-    policy: Policy
-    head: RequestHead
-    classification: Classification
-    envelope: Envelope
-    started: Instant
-    request: RequestBody
-    response_headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    status: int | None = None
-    response_bytes: int = 0
-    reducer: ResponseReducer | None = None
-    error_body: bytearray = field(default_factory=bytearray)
-    held: bytearray = field(default_factory=bytearray)
-    request_ended: bool = False
-    truncated: bool = False
-    lost: bool = False
-    account: Account = field(default_factory=closed_account)
-    ending: Ending = Ending.OPEN
-    ended: Instant | None = None
-    turn_id: str = ""
-    exchange_number: int = 0
-
-    def release(self) -> None:
-        """Nobody reads this any more: the turn is kept, or counted."""
-        self.request.drop()
-        self.account.close()
 
 
 class RequestEnded(Struct, frozen=True):
@@ -115,26 +62,11 @@ class Concluded(Struct, frozen=True):
 
 Command: TypeAlias = Answer | Finish | RequestEnded | Concluded
 
-_ERROR_BODY_BYTES: Final = 64 * 1024
 _PEEK_BYTES: Final = 256 * 1024
 """A request up to this size is decoded in the reader: about a millisecond."""
-_HELD_BYTES: Final = 16 * 1024 * 1024
-"""Of an answer whose dialect the request must tell first."""
 SHELVE_BYTES: Final = 64 * 1024
 """A request from this size on is worth a place of its own once it has ended."""
 
-_READ_AHEAD_BYTES: Final = 48 * 1024
-_FIRST_READ_BYTES: Final = 16 * 1024
-_CODED_READ_BYTES: Final = 2 * 1024
-"""Bytes of an answer that are read until its account is asked again: longer later, as the answer grows by
-halves; short where a byte may stand for a thousand."""
-_PENDING_BYTES: Final = 4 * 1024
-"""What the reducer has not parsed yet: half a batch on average."""
-_LOOKED_AT_FROM_BYTES: Final = 64 * 1024
-_USUAL_SHARE: Final = 4
-"""Of a short stream a quarter is taken to be kept (a token's frame is 20 to 50 times the token); a longer one
-is looked at, which takes some 50 µs."""
-_NO_LIMIT: Final = 1 << 62
 _NOTHING: Final[Sequence[Command]] = ()
 
 
@@ -151,13 +83,12 @@ class Exchange:
     """The state machine of one stream."""
 
     __slots__ = (
-        "_answer_drawn",
         "_captured",
         "_finished",
         "_modes",
         "_observe",
-        "_read_to",
         "_request_passed",
+        "_response",
         "_rules",
         "phase",
         "unexpected",
@@ -166,12 +97,11 @@ class Exchange:
     def __init__(self, rules: ExchangeRules, started: Instant) -> None:
         self._rules = rules
         self._captured = _begin(rules, RequestHead("", "", ""), started)
+        self._response = ResponseBody(self._captured)
         self._modes: BodyModes | None = None
         self._observe = True
         self._finished = False
         self._request_passed = False
-        self._read_to = 0
-        self._answer_drawn = 0
         self.phase = Phase.IDLE
         self.unexpected = 0
 
@@ -185,7 +115,7 @@ class Exchange:
         before = self.phase
         if before is Phase.RESPONSE and type(event) is Body and _goes_on(event):
             # By far most messages: a piece of an answer that goes on moves nothing (its row of the table).
-            self._append_response(event.data)
+            self._response.append(event.data)
             return self._answer(event)
         step = input_of(event)
         self._request_passed = self._request_passed or step is Input.REQUEST_END
@@ -211,7 +141,7 @@ class Exchange:
     def _take(self, event: Headers | Body | Trailers, before: Phase, at: Instant) -> None:
         if isinstance(event, Body):
             if event.side is Side.RESPONSE:
-                self._append_response(event.data)
+                self._response.append(event.data)
             else:
                 self._append_request(event.data)
         elif isinstance(event, Headers):
@@ -232,13 +162,14 @@ class Exchange:
             headers=headers,
         )
         self._captured = _begin(self._rules, head, at)
+        self._response = ResponseBody(self._captured)
         self._captured.request_ended = self.phase in REQUEST_ENDED
 
     def _begin_response(self, event: Headers) -> None:
         captured = self._captured
         headers = captured.response_headers = first_values(event.headers)
         captured.status = _status(headers.get(":status", ""))
-        if _upgraded(captured):
+        if captured.upgraded:
             self.phase = Phase.CLOSED
             return
         self._settle()
@@ -251,9 +182,9 @@ class Exchange:
         request = self._captured.request
         request.append(data)
         if request.shed and not self._captured.lost:
-            self._lose()
+            self._response.lose()
         elif request.over_budget:
-            self._drop_answer()
+            self._response.drop()
 
     def _end_request(self) -> Sequence[Command]:
         """What a complete request asks for. An ambiguous one that the reader may still have to read stays."""
@@ -274,75 +205,6 @@ class Exchange:
             return
         if captured.request.kept_bytes <= _PEEK_BYTES:
             captured.classification = settle(captured.classification, captured.request.peek())
-
-    def _append_response(self, data: bytes) -> None:
-        captured = self._captured
-        captured.response_bytes += len(data)
-        if captured.response_bytes > self._read_to and not self._may_read(captured, len(data)):
-            return
-        if captured.reducer is not None:
-            captured.reducer.feed(data)
-        else:
-            self._append_unreduced(captured, data)
-
-    @staticmethod
-    def _append_unreduced(captured: Captured, data: bytes) -> None:
-        """Hold what cannot be reduced yet, or the start of an error."""
-        if captured.classification.kind is Kind.AMBIGUOUS and captured.status == OK:
-            captured.truncated = captured.truncated or len(captured.held) + len(data) > _HELD_BYTES
-            if not captured.truncated:
-                captured.held += data
-        elif captured.policy.errors and captured.status != OK:
-            captured.error_body += data[: max(0, _ERROR_BODY_BYTES - len(captured.error_body))]
-
-    # -- shedding -------------------------------------------------------------
-
-    def _may_read(self, captured: Captured, size: int) -> bool:
-        """Whether the answer's next bytes can be kept; asked now and then, not for every chunk. What was
-        cut stays cut: a hole in the middle would make another answer of it.
-        """
-        if captured.truncated or captured.account.refused or captured.lost or captured.request.over_budget:
-            return False
-        before = captured.response_bytes - size
-        ahead = _ahead(captured, before)
-        wanted = _wanted(captured, before, size + ahead)
-        if captured.response_bytes > captured.policy.response_budget_bytes or not self._draw(
-            captured, wanted
-        ):
-            self._cut_answer(captured)
-            return False
-        self._read_to = min(captured.response_bytes + ahead, captured.policy.response_budget_bytes)
-        return True
-
-    def _draw(self, captured: Captured, wanted: int) -> bool:
-        more = wanted - self._answer_drawn
-        if more < 0:
-            captured.account.take(more)
-        elif not captured.account.draw(more, _part(captured)):
-            return False
-        self._answer_drawn = wanted
-        return True
-
-    def _cut_answer(self, captured: Captured) -> None:
-        """Keep the reduced prefix. A document has none."""
-        captured.truncated = True
-        self._read_to = 0
-        if _part(captured) is ShedPart.DOCUMENT:
-            self._lose()
-
-    def _lose(self) -> None:
-        """Not even the request, or a beginning of the answer, fits: keep nothing, read on."""
-        self._captured.lost = True
-        self._captured.request.drop()
-        self._drop_answer()
-
-    def _drop_answer(self) -> None:
-        captured = self._captured
-        captured.reducer = None
-        captured.held.clear()
-        captured.error_body.clear()
-        captured.account.take(-self._answer_drawn)
-        self._answer_drawn = self._read_to = 0
 
     # -- answering ------------------------------------------------------------
 
@@ -392,7 +254,7 @@ class Exchange:
         duplex = BodyMode.FULL_DUPLEX_STREAMED
         waits = not self._observe and (
             (self._mode(Side.REQUEST) is duplex and not self._request_passed)
-            or (_upgraded(self._captured) and self._mode(Side.RESPONSE) is duplex)
+            or (self._captured.upgraded and self._mode(Side.RESPONSE) is duplex)
         )
         if waits:
             return _NOTHING
@@ -423,50 +285,9 @@ def _begin(rules: ExchangeRules, head: RequestHead, started: Instant) -> Capture
     )
 
 
-def _ahead(captured: Captured, before: int) -> int:
-    """How many bytes of the answer to read until its account is asked again."""
-    if captured.response_headers.get("content-encoding"):
-        return max(_CODED_READ_BYTES, before // 2)
-    return max(_READ_AHEAD_BYTES, before // 2) if before else _FIRST_READ_BYTES
-
-
-def _wanted(captured: Captured, before: int, more: int) -> int:
-    """What the answer will hold when ``more`` bytes have been read: as densely as those ``before``."""
-    if not before:
-        return more
-    if captured.reducer is None:
-        return len(captured.held) + len(captured.error_body) + more
-    if captured.reducer.is_stream and before < _LOOKED_AT_FROM_BYTES:
-        held = before // _USUAL_SHARE
-    else:
-        held = captured.reducer.held_bytes
-    return held + held * more // before + max(captured.reducer.waiting_bytes, _PENDING_BYTES)
-
-
-def _part(captured: Captured) -> ShedPart:
-    document = captured.reducer is not None and not captured.reducer.expects_stream
-    return ShedPart.DOCUMENT if document else ShedPart.ANSWER
-
-
-def reducer_for(captured: Captured) -> ResponseReducer | None:
-    """The reducer for the answer, or None when it is not read."""
-    found = captured.classification
-    if captured.status != OK or found.dialect is None or not captured.policy.capture:
-        return None
-    headers = captured.response_headers
-    return ResponseReducer(
-        found.dialect,
-        RequestFacts(path=captured.head.path, model=found.path_model),
-        ResponseFacts(
-            content_type=headers.get("content-type", ""),
-            content_encoding=headers.get("content-encoding", ""),
-        ),
-    )
-
-
 def _ending_outcome(captured: Captured, event: Event) -> Outcome | None:
     """Why an exchange that ended so cannot become a turn (``behaviour.md`` §1); None when it may."""
-    if _upgraded(captured):
+    if captured.upgraded:
         return Outcome.WEBSOCKET
     if not captured.policy.capture:
         return Outcome.POLICY
@@ -500,13 +321,6 @@ def _internal(event: Headers) -> tuple[str, ...]:
     if event.side is not Side.REQUEST:
         return ()
     return tuple(dict.fromkeys(name for name, _ in event.headers if is_internal(name)))
-
-
-def _upgraded(captured: Captured) -> bool:
-    """True once the exchange is a WebSocket: HTTP/1.1 upgrade, or RFC 8441 over HTTP/2."""
-    if captured.status == _SWITCHING_PROTOCOLS:
-        return True
-    return captured.status == OK and captured.head.headers.get(":protocol", "").lower() == "websocket"
 
 
 def _status(text: str) -> int | None:

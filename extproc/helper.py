@@ -21,7 +21,7 @@ from typing import Final, TypeAlias, cast
 from capture.classify import Classification
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, assemble, quarantined
-from extproc.exchange import Captured
+from extproc.captured import Captured
 from extproc.logs import log_to_stderr
 from ingest_client.sink import Record
 

@@ -22,7 +22,7 @@ from typing import Final, cast
 
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, quarantined
-from extproc.exchange import Captured
+from extproc.captured import Captured
 from extproc.helper import Answer, Made, facts
 
 _log = logging.getLogger(__name__)

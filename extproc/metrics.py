@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from capture.outcomes import Outcome, State
 from capture.routes import Provider
-from extproc.exchange import Captured
+from extproc.captured import Captured
 from extproc.loop_lag import LoopLag
 from extproc.transport.base import TransportCounters
 from extproc.transport.reasons import Reason

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from capture.outcomes import Outcome
-from extproc.exchange import Captured
+from extproc.captured import Captured
 from ingest_client.sink import Record
 
 

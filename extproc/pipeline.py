@@ -20,7 +20,8 @@ from typing import Final
 from capture.coding import CodingError, CodingFailure, decode
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity
-from extproc.exchange import Captured, Concluded
+from extproc.captured import Captured
+from extproc.exchange import Concluded
 from extproc.helper import assembled, facts
 from extproc.helpers import Helper
 from extproc.observe import Observer

@@ -31,7 +31,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from capture import jsontext, redact
 from capture.classify import Classification
 from capture.outcomes import Outcome
-from extproc.exchange import Captured, Instant
+from extproc.captured import Captured, Instant
 
 VERSION: Final = 1
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from extproc.captured import Instant
 from extproc.checkpoints import Checkpointer
 from extproc.events import Body, Headers, StreamEnd, Trailers
 from extproc.exchange import Command as Decided
-from extproc.exchange import Concluded, Exchange, ExchangeRules, Instant, RequestEnded
+from extproc.exchange import Concluded, Exchange, ExchangeRules, RequestEnded
 from extproc.pipeline import Pipeline
 from extproc.reconcile.feed import Feed, metadata_request_id
 from extproc.transport.base import Command

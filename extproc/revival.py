@@ -20,7 +20,7 @@ from capture.reduce import ResponseFacts, ResponseReducer
 from capture.turn import Ending
 from extproc import quarantine
 from extproc.assemble import TurnIdentity, assemble
-from extproc.exchange import OK, Captured
+from extproc.captured import OK, Captured
 from extproc.policy import Policy
 from extproc.quarantine import Kept, QuarantineError
 from extproc.request_body import RequestBody

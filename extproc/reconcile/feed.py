@@ -12,7 +12,7 @@ from typing import IO, Final, cast
 from capture.classify import Classifier, classify
 from capture.outcomes import Outcome
 from capture.routes import Kind
-from extproc.exchange import Captured
+from extproc.captured import Captured
 from extproc.observe import Observer
 from extproc.reconcile.summary import (
     Begun,

@@ -12,8 +12,9 @@ import pytest
 
 from capture.outcomes import Outcome, State
 from extproc.budget import Budget, BudgetLimits, ShedPart
+from extproc.captured import Captured, Instant
 from extproc.checkpoints import Checkpointer
-from extproc.exchange import Captured, ExchangeRules, Instant
+from extproc.exchange import ExchangeRules
 from extproc.pb.ext_proc_pb2 import (
     HeaderMap,
     HeaderValue,

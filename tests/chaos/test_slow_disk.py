@@ -7,8 +7,9 @@ from pathlib import Path
 import apsw
 
 from capture.outcomes import Outcome, State
+from extproc.captured import Captured, Instant
 from extproc.checkpoints import Checkpointer
-from extproc.exchange import Captured, ExchangeRules, Instant
+from extproc.exchange import ExchangeRules
 from extproc.pipeline import Pipeline, PipelineLimits
 from extproc.policy import OnePolicy
 from extproc.recorder import Recorder

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from capture.outcomes import Outcome
 from capture.reduce import Reduced
 from extproc.assemble import TurnIdentity, assemble
+from extproc.captured import Instant
 from extproc.events import Body, BodyModes, Event, Headers, Side, StreamEnd, Trailers
-from extproc.exchange import Command, Concluded, Exchange, ExchangeRules, Instant
+from extproc.exchange import Command, Concluded, Exchange, ExchangeRules
 from extproc.policy import OnePolicy, Policy
 from ingest_client.sink import Record
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from capture.outcomes import Outcome
-from extproc.checkpoints import BATCH_ITEMS, INTERVALS_S, MAX_SNAPSHOT_BYTES, CheckpointCounters, Checkpointer
+from extproc.assemble import MAX_SNAPSHOT_BYTES
+from extproc.captured import Captured, Instant
+from extproc.checkpoints import BATCH_ITEMS, INTERVALS_S, CheckpointCounters, Checkpointer
 from extproc.events import Event, Headers, Side, StreamEnd
-from extproc.exchange import Captured, ExchangeRules, Instant
+from extproc.exchange import ExchangeRules
 from extproc.pipeline import Pipeline, PipelineLimits
 from extproc.policy import OnePolicy
 from extproc.recorder import RecordedStream, Recorder

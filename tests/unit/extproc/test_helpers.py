@@ -14,8 +14,8 @@ import pytest
 
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, assemble
+from extproc.captured import Captured
 from extproc.events import Event
-from extproc.exchange import Captured
 from extproc.helpers import Helper
 from extproc.pipeline import LARGE_BYTES, PipelineLimits
 from ingest_client.sink import Record

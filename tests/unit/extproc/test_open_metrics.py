@@ -5,8 +5,8 @@ import json
 from prometheus_client import CollectorRegistry
 
 from extproc.budget import Budget, BudgetLimits, Scope, ShedPart
+from extproc.captured import Instant
 from extproc.checkpoints import Checkpointer
-from extproc.exchange import Instant
 from extproc.helpers import Helper
 from extproc.open_metrics import OpenMetrics
 from extproc.shelf import Shelf

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from capture.outcomes import Outcome, State
+from extproc.captured import Captured
 from extproc.events import Event
-from extproc.exchange import Captured
 from extproc.pipeline import Pipeline, PipelineLimits
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed

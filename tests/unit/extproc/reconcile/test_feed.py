@@ -9,7 +9,7 @@ import pytest
 from capture.classify import Classifier, RequestHead, classify
 from capture.envelope import read_envelope
 from capture.outcomes import Outcome, State
-from extproc.exchange import Captured
+from extproc.captured import Captured
 from extproc.policy import Policy
 from extproc.reconcile.feed import CONFIRM_S, Feed, Orders, Pipe, metadata_request_id
 from extproc.reconcile.summary import Begun, Counted, Durable, Ended, Gap, Line, Missed, decode_line, encode
