@@ -52,6 +52,7 @@ SWEEP_S: Final = 60.0
 """How often to look for what dead processes left (spools are adopted at any time)."""
 
 KEEP_AT_ONCE: Final = 64
+"""Interrupted turns handed to the spool together; their bytes are bounded by what it hands out at once."""
 
 
 @dataclass(slots=True)
@@ -211,12 +212,12 @@ class Checkpointer:
 
     async def sweep(self) -> None:
         """Keep every interrupted exchange's last snapshot as its turn."""
-        left = await self._checkpoints.take_interrupted(self._clock().wall_ns)
-        # An exchange of our own whose snapshots were shed for long, or whose clock jumped, is
-        # alive: its end will be the pipeline's.
-        dead = [each for each in left if each.turn_id not in self._living]
-        for start in range(0, len(dead), KEEP_AT_ONCE):
-            await self._finalise(dead[start : start + KEEP_AT_ONCE])
+        while left := await self._checkpoints.take_interrupted(self._clock().wall_ns):
+            # An exchange of our own whose snapshots were shed for long, or whose clock jumped, is
+            # alive: its end will be the pipeline's.
+            dead = [each for each in left if each.turn_id not in self._living]
+            for start in range(0, len(dead), KEEP_AT_ONCE):
+                await self._finalise(dead[start : start + KEEP_AT_ONCE])
 
     async def _finalise(self, dead: Sequence[Checkpoint]) -> None:
         answers = await asyncio.gather(*(self._sink.keep(_interrupted(each)) for each in dead))

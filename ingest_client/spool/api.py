@@ -127,8 +127,9 @@ class Checkpoints(Protocol):
         ...
 
     async def take_interrupted(self, now_ns: int) -> list[Checkpoint]:
-        """Hand over what no living exchange will finish, each once per process.
+        """Hand over what no living exchange will finish, each once per process; a few MiB of it at a time.
 
+        Ask again until nothing comes: a crash may have left more than the memory holds.
         That is every checkpoint of a dead generation, and those of this one without a heartbeat for the
         configured time. The caller finalises each as an interrupted turn under the same turn id
         with ``keep``; whichever ``keep`` comes first for a taken id stands, later ones change nothing.

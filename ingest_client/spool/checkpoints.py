@@ -37,6 +37,7 @@ class CheckpointTable:
         self._known: dict[str, tuple[int, str]] = {}
         self._before: dict[str, tuple[int, str] | None] = {}
         self.taken: set[str] = set()
+        self._taking: set[str] = set()
         for turn_id, generation, status in connection.execute(
             "SELECT turn_id, generation, status FROM checkpoints"
         ):
@@ -45,6 +46,7 @@ class CheckpointTable:
     def committed(self) -> None:
         """The transaction stands."""
         self._before.clear()
+        self._taking.clear()
 
     def rolled_back(self) -> None:
         """The transaction does not: know what was known before it."""
@@ -54,6 +56,8 @@ class CheckpointTable:
             else:
                 self._known[turn_id] = known
         self._before.clear()
+        self.taken -= self._taking  # the answer was another one: nobody has them
+        self._taking.clear()
 
     def _learn(self, turn_id: str, known: tuple[int, str] | None) -> None:
         self._before.setdefault(turn_id, self._known.get(turn_id))
@@ -118,37 +122,53 @@ class CheckpointTable:
             self._connection.execute("DELETE FROM checkpoints WHERE turn_id = ?", (turn_id,))
             self._learn(turn_id, None)
 
-    def interrupted(self, now_ns: int, generation: int) -> tuple[list[Checkpoint], list[str]]:
-        """Snapshots that nobody living will finish, each once; and the ids of those too damaged to read."""
+    def interrupted(self, now_ns: int, generation: int, max_bytes: int) -> tuple[list[Checkpoint], list[str]]:
+        """Snapshots that nobody living will finish, each once; and the ids of those too damaged to read.
+
+        Bodies sum to at most ``max_bytes``, except that the first is given whatever its size. The rest
+        stays on disk: a process that died of its memory must not do so again for what it left.
+        """
         found: list[Checkpoint] = []
         damaged: list[str] = []
         rows = self._connection.execute(
-            "SELECT turn_id, tenant, started_at_ns, heartbeat_at_ns, frame FROM checkpoints"
+            "SELECT turn_id, tenant, started_at_ns, heartbeat_at_ns FROM checkpoints"
             " WHERE status = 'in_progress' AND (generation <> ? OR heartbeat_at_ns <= ?)",
             (generation, now_ns - self._stale_ns),
         ).fetchall()
-        for turn_id, tenant, started, heartbeat, frame in rows:
-            name, started_at, heartbeat_at = str(turn_id), int(str(started)), int(str(heartbeat))
+        room = max_bytes
+        for turn_id, tenant, started, heartbeat in rows:
+            name, started_at = str(turn_id), int(str(started))
             if name in self.taken:
                 continue
             try:
-                body = self._packer.unpack(
-                    frame if isinstance(frame, bytes) else b"", name, str(tenant), started_at
-                )
+                body = self._packer.unpack(self._frame(name), name, str(tenant), started_at)
             except Damaged:
                 damaged.append(name)
                 continue
-            self.taken.add(name)
+            room -= len(body)
+            if found and room < 0:
+                break
+            self._take(name)
             found.append(
                 Checkpoint(
                     turn_id=name,
                     tenant=str(tenant),
                     started_at_ns=started_at,
-                    heartbeat_at_ns=heartbeat_at,
+                    heartbeat_at_ns=int(str(heartbeat)),
                     body=body,
                 )
             )
         return found, damaged
+
+    def _frame(self, turn_id: str) -> bytes:
+        row = self._connection.execute(
+            "SELECT frame FROM checkpoints WHERE turn_id = ?", (turn_id,)
+        ).fetchone()
+        return row[0] if row is not None and isinstance(row[0], bytes) else b""
+
+    def _take(self, turn_id: str) -> None:
+        self.taken.add(turn_id)
+        self._taking.add(turn_id)
 
     def open_by_generation(self) -> dict[int, int]:
         """How many exchanges in progress each generation left a snapshot of."""

@@ -71,9 +71,9 @@ class Desk:
             store.books.count(generation, Outcome.CRASH.value)
         store.checkpoints.finish(turn_id, store.books.generation, ERROR)
 
-    def interrupted(self, now_ns: int) -> list[Checkpoint]:
-        """Snapshots to finalise; those too damaged to read are forgotten."""
-        found, damaged = self.store.checkpoints.interrupted(now_ns, self.store.books.generation)
+    def interrupted(self, now_ns: int, max_bytes: int) -> list[Checkpoint]:
+        """Snapshots to finalise, some bytes of them; those too damaged to read are forgotten."""
+        found, damaged = self.store.checkpoints.interrupted(now_ns, self.store.books.generation, max_bytes)
         for turn_id in damaged:
             self.forget(turn_id)
         return found

@@ -36,6 +36,10 @@ T = TypeVar("T")
 FLUSH_S: Final = 0.1
 """Counts made outside the spool are durable at most this much later: what a crash takes from the ledger."""
 
+TAKEN_SHARE: Final = 8
+"""Interrupted exchanges are handed out by this part of what may wait for the disk (8 MiB), so that keeping
+them all leaves the queue to living traffic."""
+
 _log = logging.getLogger("steno.spool")
 
 
@@ -236,7 +240,10 @@ class Spool:
 
     async def take_interrupted(self, now_ns: int) -> list[Checkpoint]:
         """Hand over what no living exchange will finish (``api.Checkpoints.take_interrupted``)."""
-        return await self._ask(lambda desk: desk.interrupted(now_ns), writes=True, instead=_none_interrupted)
+        max_bytes = self.settings.queue_bytes // TAKEN_SHARE
+        return await self._ask(
+            lambda desk: desk.interrupted(now_ns, max_bytes), writes=True, instead=_none_interrupted
+        )
 
     # Tools
 

@@ -68,7 +68,9 @@ class Store:
         self.snapshots.pop(turn_id, None)
 
     async def take_interrupted(self, now_ns: int) -> list[Checkpoint]:
-        return self.left
+        """One at a time: as little as a spool may hand out at once."""
+        taken, self.left = self.left[:1], self.left[1:]
+        return taken
 
 
 class Deaf:
@@ -130,6 +132,10 @@ class World:
     @property
     def payloads(self) -> list[dict[str, Any]]:
         return [json.loads(snapshot.body) for snapshot in self.store.history]
+
+
+def _left(turn_id: str) -> Checkpoint:
+    return Checkpoint(turn_id=turn_id, tenant="acme", started_at_ns=5, heartbeat_at_ns=6, body=b"{}")
 
 
 OPEN: tuple[Event, ...] = (request_headers(), request(), response_headers(), response(HALF, end=False))
@@ -283,11 +289,19 @@ async def test_large_exchanges_go_in_smaller_batches() -> None:
 
 async def test_what_a_dead_process_left_is_kept_as_it_was_written() -> None:
     world = World()
-    left = Checkpoint(turn_id="t-1", tenant="acme", started_at_ns=5, heartbeat_at_ns=6, body=b"{}")
-    world.store.left = [left]
+    world.store.left = [_left("t-1")]
     await world.checkpointer.sweep()
     assert world.store.kept == [Record(turn_id="t-1", tenant="acme", body=b"{}", created_at_ns=5)]
     assert world.checkpointer.counters.interrupted == 1
+
+
+async def test_a_sweep_goes_on_until_nothing_is_handed_out_any_more() -> None:
+    """The spool hands out a few MiB at a time; the next sweep is a minute away."""
+    world = World()
+    world.store.left = [_left(f"t-{number}") for number in range(5)]
+    await world.checkpointer.sweep()
+    assert [record.turn_id for record in world.store.kept] == [f"t-{number}" for number in range(5)]
+    assert world.checkpointer.counters.interrupted == 5
 
 
 async def test_an_exchange_of_our_own_is_not_finished_by_the_sweep() -> None:

@@ -351,6 +351,33 @@ async def test_an_interrupted_exchange_comes_back_from_its_checkpoint_after_a_cr
     assert third.ledger.open == 0
 
 
+async def test_what_a_crash_left_is_handed_out_some_bytes_at_a_time_and_each_once(place: Place) -> None:
+    """A process that died of its memory must find the way back with little of it."""
+    first = await place.open()
+    body = b"some words " * 100_000
+    for number in range(20):
+        first.ledger.observe()
+        await first.checkpoint(_snapshot(f"t{number:02}", body, place.clock()))
+    await first.close(5)
+    second = await place.open(SpoolSettings(queue_bytes=8 * 3 * len(body)))
+    pages: list[list[Checkpoint]] = []
+    while page := await second.take_interrupted(place.clock()):
+        pages.append(page)
+    assert {len(page) for page in pages[:-1]} == {3}
+    assert sorted(each.turn_id for page in pages for each in page) == [f"t{n:02}" for n in range(20)]
+    assert {each.body for page in pages for each in page} == {body}
+
+
+async def test_a_snapshot_larger_than_a_page_is_handed_out_even_so(place: Place) -> None:
+    first = await place.open()
+    first.ledger.observe()
+    await first.checkpoint(_snapshot("t1", b"x" * 10_000, place.clock()))
+    await first.close(5)
+    second = await place.open(SpoolSettings(queue_bytes=1_000))
+    (found,) = await second.take_interrupted(place.clock())
+    assert len(found.body) == 10_000
+
+
 async def test_keep_clears_the_checkpoint_of_its_turn(place: Place) -> None:
     """In the same transaction: a crash after it finds a turn, not a snapshot."""
     first = await place.open()
