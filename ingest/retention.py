@@ -5,10 +5,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 
+from ingest.access import ANY, is_tenant
 from ingest.store.connection import StoreError
 from ingest.store.deletion import Scope, delete_some, named
 from ingest.store.rows import Event, State
@@ -17,16 +20,39 @@ from ingest.store.store import Store
 _log = logging.getLogger("steno.ingest.retention")
 _DAY_US: Final = 86_400_000_000
 _EVERY_S: Final = 3600.0
+_Days = Annotated[int, Meta(ge=1, le=36_500)]
+"""A hundred years: more is a mistake, and would lead out of what a time can say."""
 
 
-class Rule(Struct, frozen=True, kw_only=True):
+class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keep turns of ``tenant`` (``*``: of those without a rule of their own) for so many days;
     None keeps them for good. ``rejected_days`` is for turns that were answered 422.
     """
 
-    tenant: str = "*"
-    accepted_days: int | None = None
-    rejected_days: int | None = 30
+    tenant: str = ANY
+    accepted_days: _Days | None = None
+    rejected_days: _Days | None = 30
+
+
+class RetentionError(ValueError):
+    """The retention file cannot be used; the text says why."""
+
+
+def read_rules(path: Path) -> tuple[Rule, ...]:
+    """The rules of a YAML (or JSON) file, a list. Raises :class:`RetentionError`.
+
+    What may be a slip is refused: a rule that means less than it should deletes for good.
+    """
+    try:
+        rules = msgspec.yaml.decode(path.read_bytes(), type=tuple[Rule, ...])
+    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
+        raise RetentionError(f"expected a list of tenant, accepted_days, rejected_days: {error}") from error
+    for number, rule in enumerate(rules):
+        if rule.tenant != ANY and not is_tenant(rule.tenant):
+            raise RetentionError(f'"{rule.tenant}" is no tenant')
+        if rule.tenant in {earlier.tenant for earlier in rules[:number]}:
+            raise RetentionError(f'tenant "{rule.tenant}" has two rules')
+    return rules
 
 
 def scopes(rules: Sequence[Rule], tenants: Sequence[str], now_us: int) -> list[Scope]:
@@ -34,7 +60,7 @@ def scopes(rules: Sequence[Rule], tenants: Sequence[str], now_us: int) -> list[S
     by_tenant = {rule.tenant: rule for rule in rules}
     found: list[Scope] = []
     for tenant in tenants:
-        rule = by_tenant.get(tenant) or by_tenant.get("*") or Rule()
+        rule = by_tenant.get(tenant) or by_tenant.get(ANY) or Rule()
         for state, days in ((State.ACCEPTED, rule.accepted_days), (State.REJECTED, rule.rejected_days)):
             if days is not None:
                 found.append(Scope(tenant=tenant, before_us=now_us - days * _DAY_US, state=state))

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-import msgspec
-import yaml
-
 from extproc.logs import log_to_stderr
 from ingest.app import StartError, run
-from ingest.retention import Rule
+from ingest.retention import RetentionError, Rule, read_rules
 from ingest.settings import IngestSettings
 from steno.commands.ingest_store import add_actions
 from steno.settings.flags import add_flags, read_flags
@@ -70,9 +67,6 @@ def _retention(path: Path | None) -> tuple[Rule, ...]:
     if path is None:
         return ()
     try:
-        document: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return msgspec.convert(document, tuple[Rule, ...])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise SettingsError(
-            f"ingest.retention_file: {path}: expected a list of tenant, accepted_days, rejected_days: {error}"
-        ) from error
+        return read_rules(path)
+    except RetentionError as error:
+        raise SettingsError(f"ingest.retention_file: {path}: {error}") from error

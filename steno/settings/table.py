@@ -358,7 +358,8 @@ ROWS: Final = (
         path="ingest.retention_file",
         kind=File(),
         default="",
-        help="YAML list of tenant, accepted_days, rejected_days: how long turns are kept.",
+        help="YAML list of tenant, accepted_days, rejected_days: how long turns are kept. "
+        "Read at the start only.",
         reason="none: accepted turns are kept for good, rejected ones for 30 days",
     ),
     Row(
