@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from capture.coding import CodingError, CodingFailure, decode
 from capture.outcomes import Outcome
@@ -49,6 +49,13 @@ class PipelineLimits:
     max_bytes: int
 
 
+class _Waiting(NamedTuple):
+    """A turn to be kept. ``weight``: what it held when it came; it may hold less when it leaves."""
+
+    captured: Captured
+    weight: int
+
+
 class Pipeline:
     """The way from a concluded exchange to a kept turn."""
 
@@ -75,7 +82,7 @@ class Pipeline:
         self._wall_ns = wall_ns
         self._ids = TurnIds()
         # A name alone: the end of an exchange that was written down and became no turn.
-        self._queue: asyncio.Queue[Captured | str] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Waiting | str] = asyncio.Queue()
         self._one_large = asyncio.Lock()
         self._waiting_turns = 0
         self.waiting_bytes = 0
@@ -91,7 +98,7 @@ class Pipeline:
             self._end(captured, concluded.outcome)
             captured.release()
             return
-        weight = _weight(captured)
+        weight = captured.account.held_bytes
         if self._waiting_turns >= self._limits.max_turns:
             self._end(captured, Outcome.SEM_FULL)
             captured.release()
@@ -101,7 +108,7 @@ class Pipeline:
         else:
             self._waiting_turns += 1
             self.waiting_bytes += weight
-            self._queue.put_nowait(captured)
+            self._queue.put_nowait(_Waiting(captured, weight))
 
     async def run(self) -> None:
         """Keep turns until cancelled."""
@@ -126,14 +133,13 @@ class Pipeline:
             finally:
                 self._queue.task_done()
 
-    async def _keep_waiting(self, captured: Captured) -> None:
-        weight = _weight(captured)
+    async def _keep_waiting(self, waiting: _Waiting) -> None:
         try:
-            await self._keep(captured)
+            await self._keep(waiting.captured)
         finally:
             self._waiting_turns -= 1
-            self.waiting_bytes -= weight
-            captured.release()
+            self.waiting_bytes -= waiting.weight
+            waiting.captured.release()
 
     async def _keep(self, captured: Captured) -> None:
         """Make a turn of it and keep that; what is much work one at a time, until the result is on disk."""
@@ -197,11 +203,6 @@ class Pipeline:
                 extra=facts(captured, record.turn_id)
                 | {"outcome": record.quarantine.outcome.value, "reason": record.quarantine.reason},
             )
-
-
-def _weight(captured: Captured) -> int:
-    """What an ended exchange holds of memory while it waits."""
-    return captured.account.held_bytes
 
 
 def _work(captured: Captured) -> int:

@@ -2,13 +2,18 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from capture.outcomes import Outcome, State
+from extproc.budget import Budget
 from extproc.captured import Captured
 from extproc.events import Event
+from extproc.exchange import Concluded
 from extproc.pipeline import Pipeline, PipelineLimits
+from extproc.request_body import RequestBody
+from extproc.shelf import Shelf
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed
 from ingest_client.spool.api import Checkpoint
@@ -176,3 +181,24 @@ async def test_a_bug_of_ours_costs_no_turn(
     assert "RuntimeError" in record.quarantine.reason
     assert "a bug" not in record.quarantine.reason, "an exception's text can hold contents"
     assert any(each.exc_info for each in caplog.records)
+
+
+async def test_what_leaves_memory_while_it_waits_is_not_counted_for_ever(tmp_path: Path) -> None:
+    """The shelf may take a request between the end of its exchange and the keeper that makes the turn."""
+    rig = Rig(ROOMY)
+    shelf, budget = Shelf(tmp_path), Budget()
+    captured = concluded(play(*TURN)).captured
+    captured.account = budget.open("a")
+    captured.request = RequestBody(1 << 20, captured.account)
+    captured.request.append(b'{"model": "m", "messages": ["' + b"x" * 100_000 + b'"]}')
+    captured.request.ended()
+    rig.ledger.observe()
+    shelf.put(captured.request)
+    rig.pipeline.conclude(Concluded(captured, None))
+    assert rig.pipeline.waiting_bytes > 100_000
+    async with asyncio.timeout(10):
+        while not shelf.counters.shelved:
+            await asyncio.sleep(0.005)
+    await rig.finish()
+    assert (rig.pipeline.waiting_bytes, budget.used.bytes) == (0, 0)
+    shelf.close()
