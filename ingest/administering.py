@@ -57,7 +57,7 @@ async def delete_turns(request: Request) -> Response:
     await service.deriver.settled(_SETTLE_S)  # what is not derived has no session yet
     count = await service.retention.delete(scope, principal_of(request, Role.ADMIN).name)
     service.deriver.wake()
-    return reply(Deleted(count, views.moment(before_us)))
+    return reply(Deleted(count, views.exact_moment(before_us)))
 
 
 async def derive_again(request: Request) -> Response:

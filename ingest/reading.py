@@ -23,6 +23,11 @@ _USAGE_ROWS: Final = 10_000
 _HASH_DIGITS: Final = frozenset("0123456789abcdef")
 _CURSOR: Final = re.compile(r"[0-9]{1,18}-[0-9a-z]{1,40}")
 _HASH_LENGTH: Final = 64
+_NUMBER: Final = re.compile(r"[0-9]{1,3}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SPAN: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH, datetime.max.replace(tzinfo=UTC) - _EPOCH)
+"""The times that can be said in UTC; a time zone can lead out of them."""
 _LARGEST: Final = 1 << 63
 T = TypeVar("T")
 
@@ -56,7 +61,7 @@ def page_of(request: Request, **fixed: str) -> Page:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE):
+    if not (_NUMBER.fullmatch(text) and 1 <= int(text) <= PAGE):
         raise QueryError(f"limit must be 1 to {PAGE}")
     return int(text)
 
@@ -92,7 +97,10 @@ def time_of(text: str) -> int | None:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise QueryError("a time must be as RFC 3339 has it: 2026-01-31T00:00:00Z") from error
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)
+    since = (at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH
+    if not _SPAN[0] <= since <= _SPAN[1]:
+        raise QueryError("a time must be of the years 1 to 9999 in UTC")
+    return since // _MICROSECOND
 
 
 def _next(rows: list[T], page: Page, at_us: int, tie: object) -> str | None:
@@ -218,4 +226,4 @@ def _day(text: str | None, otherwise: str) -> str:
     if not text:
         return otherwise
     at = time_of(text)
-    return datetime.fromtimestamp((at or 0) / 1e6, UTC).date().isoformat()
+    return (_EPOCH + timedelta(microseconds=at or 0)).date().isoformat()

@@ -1,8 +1,8 @@
 """Rows as the API shows them: the wire types of the read surface, and how they are made."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import cast
+from datetime import UTC, datetime, timedelta
+from typing import Final, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -15,11 +15,22 @@ from ingest.store.reads import Found
 from ingest.store.rows import Body, NodeDetail, RunRow, SessionRow, TurnRow, UsageRow
 
 JsonObject = dict[str, object]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def moment(at_us: int) -> str:
-    """A time as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time as RFC 3339 in UTC, cut to milliseconds."""
+    return _rfc3339(at_us, "milliseconds")
+
+
+def exact_moment(at_us: int) -> str:
+    """The same to the microsecond: for a time that will be compared."""
+    return _rfc3339(at_us, "microseconds")
+
+
+def _rfc3339(at_us: int, precision: str) -> str:
+    at = _EPOCH + timedelta(microseconds=at_us)
+    return at.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 class TurnItem(Struct, frozen=True, kw_only=True):

@@ -5,11 +5,13 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from ingest import administering, intake
 from ingest.retention import Retention, Rule, scopes
 from ingest.store.deletion import Scope, delete_some
 from tests.unit.ingest.running import JSON, Client, service, turn
@@ -79,6 +81,20 @@ async def test_deriving_again_gives_the_same(client: Client) -> None:
     await client.post("/v1/derive")
     assert await client.service.deriver.settled(10)
     assert await contents(client) == before
+
+
+async def test_a_deletion_retried_covers_what_the_first_covered(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer names the time as exactly as turns have it: a turn of the same millisecond is covered again."""
+    now_us = 1_700_000_000_123_456
+    monkeypatch.setattr(administering, "time", SimpleNamespace(time_ns=lambda: now_us * 1000))
+    monkeypatch.setattr(intake, "stamp", lambda: intake.Stamp(now_us - 1, bytes(10)))
+    first = (await client.delete("/v1/turns", params={"tenant": "default"})).json()
+    assert first == {"deleted": 0, "before": "2023-11-14T22:13:20.123456Z"}
+    await client.turn(turn())
+    again = await client.delete("/v1/turns", params={"tenant": "default", "before": first["before"]})
+    assert again.json() == {"deleted": 1, "before": first["before"]}
 
 
 async def test_a_deletion_retried_removes_nothing_newer(client: Client) -> None:

@@ -95,6 +95,13 @@ async def test_a_store_that_answers_and_takes_nothing_is_not_ready(
         ("/v1/turns?state=zzz", "state must be accepted or rejected"),
         ("/v1/turns?since=yesterday", "a time must be"),
         ("/v1/turns?limit=0", "limit must be"),
+        ("/v1/turns?limit=101", "limit must be"),
+        ("/v1/turns?limit=000000100999", "limit must be"),
+        ("/v1/turns?limit=00000001099999999999999999999", "limit must be"),
+        ("/v1/turns?since=0001-01-01T00:00:00%2B23:59", "a time must be"),
+        ("/v1/turns?until=9999-12-31T23:59:59-23:59", "a time must be"),
+        ("/v1/usage?since=0001-01-01T00:00:00%2B23:59", "a time must be"),
+        ("/v1/usage?until=9999-12-31T23:59:59-23:59", "a time must be"),
         ("/v1/usage?by=colour", "by must be"),
         ("/v1/turns?tenant=a/b", "a tenant is"),
         ("/v1/turns?cursor=1-99999999999999999999", "cursor must be"),
@@ -112,6 +119,15 @@ async def test_a_query_that_cannot_be_read_is_400_and_says_what_to_do(
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(error)
     assert answer.json()["action"] == "correct the query; the same one will be refused again"
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+async def test_the_first_and_the_last_time_are_times(client: Client, time: str) -> None:
+    for path in ("/v1/turns", "/v1/sessions", "/v1/usage"):
+        for name in ("since", "until"):
+            assert (await client.get(f"{path}?{name}={time}")).status_code == 200
+    answer = await client.delete(f"/v1/turns?tenant=nobody&before={time}")
+    assert answer.json()["before"].startswith(time[:19])
 
 
 @pytest.mark.parametrize(
@@ -142,6 +158,7 @@ async def test_no_value_of_a_query_is_our_failure(client: Client, value: str) ->
         "session=s",
         "tenant=default&session=",
         "tenant=default&before=",
+        "tenant=default&before=9999-12-31T23:59:59-23:59",
     ],
 )
 async def test_a_deletion_that_may_be_meant_otherwise_deletes_nothing(client: Client, query: str) -> None:
@@ -155,7 +172,7 @@ async def test_a_deletion_before_the_beginning_of_time_deletes_nothing(client: C
     """The epoch is a time, and not the lack of one."""
     await client.turn(turn())
     answer = await client.delete("/v1/turns?tenant=default&before=1970-01-01T00:00:00Z")
-    assert answer.json() == {"deleted": 0, "before": "1970-01-01T00:00:00.000Z"}
+    assert answer.json() == {"deleted": 0, "before": "1970-01-01T00:00:00.000000Z"}
     assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
 
 
