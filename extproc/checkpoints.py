@@ -57,14 +57,18 @@ KEEP_AT_ONCE: Final = 64
 
 @dataclass(slots=True)
 class CheckpointCounters:
-    """What became of snapshots since the process started. ``interrupted``: turns of dead processes, kept."""
+    """What became of snapshots since the process started.
+
+    ``interrupted``: turns of dead processes, kept. ``interrupted_put_off``: how often one could not be kept
+    and went back to the spool, for the next sweep.
+    """
 
     written: int = 0
     shed: int = 0
     too_large: int = 0
     failed: int = 0
     interrupted: int = 0
-    interrupted_shed: int = 0
+    interrupted_put_off: int = 0
 
 
 class Watched:
@@ -211,15 +215,24 @@ class Checkpointer:
             await asyncio.sleep(SWEEP_S)
 
     async def sweep(self) -> None:
-        """Keep every interrupted exchange's last snapshot as its turn."""
+        """Keep every interrupted exchange's last snapshot as its turn.
+
+        What the spool cannot keep now it takes back; then the rest waits for the next sweep with it.
+        """
         while left := await self._checkpoints.take_interrupted(self._clock().wall_ns):
+            put_off = 0
             # An exchange of our own whose snapshots were shed for long, or whose clock jumped, is
             # alive: its end will be the pipeline's.
             dead = [each for each in left if each.turn_id not in self._living]
             for start in range(0, len(dead), KEEP_AT_ONCE):
-                await self._finalise(dead[start : start + KEEP_AT_ONCE])
+                some = dead[start : start + KEEP_AT_ONCE]
+                put_off += await self._finalise(some)
+            if put_off:
+                return
 
-    async def _finalise(self, dead: Sequence[Checkpoint]) -> None:
+    async def _finalise(self, dead: Sequence[Checkpoint]) -> int:
+        """Keep some; returns how many could not be kept."""
+        put_off = 0
         answers = await asyncio.gather(*(self._sink.keep(_interrupted(each)) for each in dead))
         for each, answer in zip(dead, answers, strict=True):
             facts: dict[str, object] = {"turn_id": each.turn_id, "tenant": each.tenant}
@@ -227,15 +240,20 @@ class Checkpointer:
                 self.counters.interrupted += 1
                 _log.warning("turn kept as interrupted", extra=facts)
             else:
-                self.counters.interrupted_shed += 1
-                _log.error(
-                    "interrupted turn shed",
-                    extra=facts | {"outcome": answer.outcome.value, "reason": answer.reason},
-                )
+                put_off += 1
+                _log.warning("interrupted turn put off", extra=facts | {"reason": answer.reason})
+        self.counters.interrupted_put_off += put_off
+        return put_off
 
 
 def _interrupted(left: Checkpoint) -> Record:
-    return Record(turn_id=left.turn_id, tenant=left.tenant, body=left.body, created_at_ns=left.started_at_ns)
+    return Record(
+        turn_id=left.turn_id,
+        tenant=left.tenant,
+        body=left.body,
+        created_at_ns=left.started_at_ns,
+        interrupted=True,
+    )
 
 
 def _weight(captured: Captured) -> int:

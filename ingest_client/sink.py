@@ -29,7 +29,9 @@ class Record:
 
     ``turn_id`` is ours (UUIDv7, lower-case with dashes) and the idempotency key.
     ``body`` is the marshalled payload, never empty; of a quarantined record it is
-    whatever could be kept. ``created_at_ns`` is wall-clock nanoseconds.
+    whatever could be kept. ``created_at_ns`` is wall-clock nanoseconds. ``interrupted``: the
+    last snapshot of an exchange that nobody will finish; shed, it is counted nowhere, because
+    the snapshot stays and is handed out again (``ingest_client.spool.api.Checkpoints``).
     """
 
     turn_id: str
@@ -37,6 +39,7 @@ class Record:
     body: bytes
     created_at_ns: int
     quarantine: Quarantine | None = None
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,8 @@ class Checkpoints(Protocol):
         Ask again until nothing comes: a crash may have left more than the memory holds.
         That is every checkpoint of a dead generation, and those of this one without a heartbeat for the
         configured time. The caller finalises each as an interrupted turn under the same turn id
-        with ``keep``; whichever ``keep`` comes first for a taken id stands, later ones change nothing.
+        with ``keep`` of a record marked so; whichever ``keep`` comes first for a taken id stands, later
+        ones change nothing. If it is shed, the snapshot stays, the exchange is still open in the ledger, and
+        the next call hands it out again.
         """
         ...

@@ -160,6 +160,10 @@ class CheckpointTable:
             )
         return found, damaged
 
+    def give_back(self, turn_id: str) -> None:
+        """Who was handed this snapshot could not keep it: hand it out again."""
+        self.taken.discard(turn_id)
+
     def _frame(self, turn_id: str) -> bytes:
         row = self._connection.execute(
             "SELECT frame FROM checkpoints WHERE turn_id = ?", (turn_id,)

@@ -126,23 +126,34 @@ class Spool:
     # Sink
 
     async def keep(self, record: Record) -> Kept | Shed:
-        """Return once the record is durable, or was shed (and counted)."""
+        """Return once the record is durable, or was shed: counted, or its snapshot given back."""
+        answer = await self._keep(record)
+        if record.interrupted and isinstance(answer, Shed):
+            await self._ask(lambda desk: desk.store.checkpoints.give_back(record.turn_id), writes=True)
+        return answer
+
+    async def _keep(self, record: Record) -> Kept | Shed:
         size = len(record.body)
         waiting = self._waiting_bytes + size
         if self._closing:
-            return self._shed("the spool is closed")
+            return self._shed(record, "the spool is closed")
         if self._waiting_items >= self.settings.queue_items:
-            return self._shed(f"{self._waiting_items} turns wait for the disk")
+            return self._shed(record, f"{self._waiting_items} turns wait for the disk")
         if self._waiting_items and waiting > self.settings.queue_bytes:
-            return self._shed(f"{self._waiting_bytes} bytes wait for the disk")
+            return self._shed(record, f"{self._waiting_bytes} bytes wait for the disk")
         self._waiting_items += 1
         self._waiting_bytes = waiting
         return await self._ask(
-            lambda desk: desk.store.keep(record), writes=True, instead=_over_budget, size=size
+            lambda desk: desk.store.keep(record),
+            writes=True,
+            instead=_over_budget,
+            size=size,
+            counted=not record.interrupted,
         )
 
-    def _shed(self, reason: str) -> Shed:
-        self.ledger.end(Outcome.OVER_BUDGET)
+    def _shed(self, record: Record, reason: str) -> Shed:
+        if not record.interrupted:
+            self.ledger.end(Outcome.OVER_BUDGET)
         return Shed(Outcome.OVER_BUDGET, reason)
 
     async def close(self, grace_s: float) -> None:
@@ -277,6 +288,7 @@ class Spool:
         writes: bool = False,
         instead: Callable[[str], T] | None = None,
         size: int = -1,
+        counted: bool = True,
     ) -> T:
         answer: asyncio.Future[object] = self._loop.create_future()
 
@@ -284,7 +296,7 @@ class Spool:
             if size >= 0:
                 self._waiting_items -= 1
                 self._waiting_bytes -= size
-                if isinstance(job.result, Shed) and job.shed:
+                if isinstance(job.result, Shed) and job.shed and counted:
                     self.ledger.end(job.result.outcome)
             if answer.done():
                 return

@@ -126,6 +126,8 @@ class Store:
         generation = self.checkpoints.generation_of(record.turn_id) or self.books.generation
         frame = self.packer.pack(record.turn_id, record.tenant, record.created_at_ns, record.body)
         shed = self._make_room(record.tenant, len(frame))
+        if shed is not None and record.interrupted:
+            return shed
         if shed is not None:
             self.books.count(generation, shed.outcome.value)
             self.checkpoints.finish(record.turn_id, self.books.generation)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from extproc.policy import OnePolicy
 from extproc.recorder import RecordedStream, Recorder
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed
+from ingest_client.spool import Spool, SpoolSettings
 from ingest_client.spool.api import Checkpoint
 from tests.unit.extproc.playbook import (
     REQUEST,
@@ -291,7 +293,9 @@ async def test_what_a_dead_process_left_is_kept_as_it_was_written() -> None:
     world = World()
     world.store.left = [_left("t-1")]
     await world.checkpointer.sweep()
-    assert world.store.kept == [Record(turn_id="t-1", tenant="acme", body=b"{}", created_at_ns=5)]
+    assert world.store.kept == [
+        Record(turn_id="t-1", tenant="acme", body=b"{}", created_at_ns=5, interrupted=True)
+    ]
     assert world.checkpointer.counters.interrupted == 1
 
 
@@ -302,6 +306,44 @@ async def test_a_sweep_goes_on_until_nothing_is_handed_out_any_more() -> None:
     await world.checkpointer.sweep()
     assert [record.turn_id for record in world.store.kept] == [f"t-{number}" for number in range(5)]
     assert world.checkpointer.counters.interrupted == 5
+
+
+async def test_a_sweep_stops_at_a_spool_that_sheds_and_the_next_one_goes_on() -> None:
+    """What is shed is handed out again: asking on would be a loop."""
+    world = World()
+    world.store.left = [_left(f"t-{number}") for number in range(3)]
+    world.store.answer = Shed(Outcome.OVER_BUDGET, "full")
+    await world.checkpointer.sweep()
+    assert [record.turn_id for record in world.store.kept] == ["t-0"]
+    assert (world.checkpointer.counters.interrupted, world.checkpointer.counters.interrupted_put_off) == (
+        0,
+        1,
+    )
+    world.store.answer = Kept()
+    world.store.left.append(_left("t-0"))
+    await world.checkpointer.sweep()
+    assert [record.turn_id for record in world.store.kept[1:]] == ["t-1", "t-2", "t-0"]
+
+
+async def test_all_that_a_crash_left_is_kept_once_though_it_is_more_than_may_wait_for_the_disk(
+    tmp_path: Path,
+) -> None:
+    """Large answers were open when the process died: a healthy disk loses none of them, nothing counts twice."""
+    settings = SpoolSettings(queue_bytes=1 << 20, zstd_level=0, quota_age_s=0)
+    first = await Spool.open(tmp_path, settings, ledger=Ledger())
+    for number in range(40):
+        first.ledger.observe()
+        snapshot = Checkpoint(
+            turn_id=f"t{number}", tenant="a", started_at_ns=1, heartbeat_at_ns=1, body=b"x" * 100_000
+        )
+        assert await first.checkpoint(snapshot)
+    await first.close(5)
+    for _ in range(2):
+        spool = await Spool.open(tmp_path, settings, ledger=Ledger())
+        checkpointer = Checkpointer(checkpoints=spool, sink=spool, name=str, clock=World().now)
+        await checkpointer.sweep()
+        assert spool.ledger == Ledger(observed=40, spooled=40)
+        await spool.close(5)
 
 
 async def test_an_exchange_of_our_own_is_not_finished_by_the_sweep() -> None:

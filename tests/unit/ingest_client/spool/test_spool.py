@@ -351,6 +351,66 @@ async def test_an_interrupted_exchange_comes_back_from_its_checkpoint_after_a_cr
     assert third.ledger.open == 0
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SpoolSettings(queue_items=1),
+        SpoolSettings(queue_bytes=15_000, zstd_level=0),
+        SpoolSettings(quota_bytes=15_000, zstd_level=0),
+    ],
+    ids=["queue items", "queue bytes", "quota"],
+)
+async def test_an_interrupted_turn_that_is_shed_counts_nowhere_and_is_handed_out_again(
+    place: Place, settings: SpoolSettings
+) -> None:
+    """Its snapshot is still on the disk: to count it as lost would count it twice."""
+    await _crash_with(place, "t1", "t2", "t3")
+    spool = await place.open(settings)
+    while left := await spool.take_interrupted(place.clock()):
+        answers = await asyncio.gather(*(spool.keep(_interrupted(each)) for each in left))
+        kept = sum(answer == Kept() for answer in answers)
+        assert (kept, len(left) - kept) in [(1, 2), (1, 1), (1, 0)]
+        assert (spool.ledger.observed, spool.ledger.ended) == (3, Counter())
+        for each in await spool.claim(9, LARGE, place.clock(), per_tenant=9):
+            await spool.acknowledge([each.seq])
+    assert spool.ledger == Ledger(observed=3, delivered=3)
+    await spool.close(5)
+    assert (await place.open()).ledger == Ledger(observed=3, delivered=3)
+
+
+async def test_an_interrupted_turn_that_met_a_full_disk_is_handed_out_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that filled up may be what ended the process before."""
+    await _crash_with(place, "t1")
+    spool = await place.open()
+    (left,) = await spool.take_interrupted(place.clock())
+    with monkeypatch.context() as full:
+        full.setattr(Store, "keep", _disk_full)
+        assert isinstance(await spool.keep(_interrupted(left)), Shed)
+    for _ in range(30):
+        if not spool.condition.trouble:
+            break
+        await asyncio.sleep(0.1)
+    assert spool.ledger == Ledger(observed=1, open=1)
+    assert await spool.take_interrupted(place.clock()) == [left]
+    assert await spool.keep(_interrupted(left)) == Kept()
+    assert spool.ledger == Ledger(observed=1, spooled=1)
+
+
+async def test_what_a_failed_transaction_handed_out_is_handed_out_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller was told that there is nothing."""
+    await _crash_with(place, "t1")
+    spool = await place.open()
+    with monkeypatch.context() as full:
+        full.setattr(Store, "note", _disk_full)
+        assert await spool.take_interrupted(place.clock()) == []
+    await asyncio.sleep(0.3)
+    assert len(await spool.take_interrupted(place.clock())) == 1
+
+
 async def test_what_a_crash_left_is_handed_out_some_bytes_at_a_time_and_each_once(place: Place) -> None:
     """A process that died of its memory must find the way back with little of it."""
     first = await place.open()
@@ -477,6 +537,29 @@ async def test_turns_claimed_in_vain_are_claimable_again(
     assert await place.claim(spool) == []
     assert spool.backlog["a"].turns == 3
     assert await place.claim(spool) == ["t1", "t2", "t3"]
+
+
+async def _crash_with(place: Place, *names: str) -> None:
+    """A process that dies with these exchanges open, each with a snapshot of 10 KB."""
+    first = await place.open()
+    for name in names:
+        first.ledger.observe()
+        await first.checkpoint(_snapshot(name, b"x" * 10_000, place.clock()))
+    await first.close(5)
+
+
+def _interrupted(left: Checkpoint) -> Record:
+    return Record(
+        turn_id=left.turn_id,
+        tenant=left.tenant,
+        body=left.body,
+        created_at_ns=left.started_at_ns,
+        interrupted=True,
+    )
+
+
+def _disk_full(*_: object) -> None:
+    raise apsw.FullError("database or disk is full")
 
 
 def _snapshot(turn_id: str, body: bytes, at_ns: int) -> Checkpoint:
