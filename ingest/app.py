@@ -309,16 +309,22 @@ async def _reload_tls(service: Service, context: ssl.SSLContext, cert: Path) -> 
     watched, trusted = Watched(cert, key or cert), Watched(authority or cert)
     while not service.hub.closed.is_set():
         if watched.changed():
-            _try("TLS certificate", lambda: context.load_cert_chain(cert, key))
+            _try("TLS certificate", lambda one: one.load_cert_chain(cert, key, password=""), context)
         if trusted.changed() and authority is not None:
-            _try("authority of clients", lambda: context.load_verify_locations(authority))
+            _try("authority of clients", lambda one: one.load_verify_locations(authority), context)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(service.hub.closed.wait(), _RELOAD_S)
 
 
-def _try(what: str, load: Callable[[], None]) -> None:
+def _try(what: str, load: Callable[[ssl.SSLContext], None], context: ssl.SSLContext) -> None:
+    """Load files into ``context`` if they are good: into one that nobody uses first.
+
+    Where certificate and key do not match, as in the middle of a rotation, OpenSSL keeps the half
+    that it has read, and every handshake fails from then on.
+    """
     try:
-        load()
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        load(context)
     except (OSError, ssl.SSLError) as error:
         _log.error("the new %s cannot be used, the old one stays: %s", what, error)
     else:

@@ -79,6 +79,26 @@ async def test_a_new_certificate_is_used_without_a_restart(
         assert await post(url, trusting(new)) == 202
 
 
+async def test_the_middle_of_a_rotation_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The new certificate is there and its key is not yet: the old pair goes on answering."""
+    monkeypatch.setattr(app, "_RELOAD_S", 0.05)
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    cert, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    before, after = old.issue(), new.issue()
+    shutil.copy(before.cert, cert)
+    shutil.copy(before.key, key)
+    async with serving(tmp_path, tls_certificate=cert, tls_key=key) as url:
+        shutil.copy(after.cert, cert)
+        await asyncio.sleep(0.3)
+        assert "the old one stays" in caplog.text
+        assert await post(url, trusting(old)) == 202
+        shutil.copy(after.key, key)
+        await asyncio.sleep(0.3)
+        assert await post(url, trusting(new)) == 202
+
+
 async def test_a_certificate_that_is_none_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "tls.crt").write_text("broken")
     settings = IngestSettings(
