@@ -272,7 +272,7 @@ async def test_health_and_readiness(client: Client) -> None:
 
 async def test_an_exchange_that_was_cut_before_its_content_began_is_kept(client: Client) -> None:
     """The contract refuses an answer without content; this one says why it has none."""
-    silent = {"message": {"role": "assistant", "content": []}, "done": False}
+    silent: dict[str, Any] = {"message": {"role": "assistant", "content": []}, "done": False}
     assert (await client.turn(turn("who are you?", response=silent))).status_code == 422
     answer = await client.turn(turn("who am I?", response=silent, meta={"partial": True}))
     assert answer.status_code == 202
