@@ -5,7 +5,8 @@ take what was captured from a queue that is bounded in turns and in bytes; over 
 bound the turn is shed with an outcome, and traffic does not notice.
 
 A large turn is assembled in a helper process (``extproc.helpers``), so that nothing here holds
-the loop for long. What an exchange holds of the budget goes back when its turn is on disk or counted.
+the loop for long; large turns have a queue of their own, and small ones do not wait for them.
+What an exchange holds of the budget goes back when its turn is on disk or counted.
 
 An exchange that was written down while it was open (``extproc.checkpoints``) has its turn's name
 already. Keeping the turn clears what was written; an end without a turn asks for that.
@@ -13,9 +14,9 @@ already. Keeping the turn clears what was written; an end without a turn asks fo
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from capture.coding import CodingError, CodingFailure, decode
 from capture.outcomes import Outcome
@@ -56,6 +57,10 @@ class _Waiting(NamedTuple):
     weight: int
 
 
+_Job: TypeAlias = _Waiting | str
+_Keep: TypeAlias = Callable[[Captured], Awaitable[bool]]
+
+
 class Pipeline:
     """The way from a concluded exchange to a kept turn."""
 
@@ -82,8 +87,8 @@ class Pipeline:
         self._wall_ns = wall_ns
         self._ids = TurnIds()
         # A name alone: the end of an exchange that was written down and became no turn.
-        self._queue: asyncio.Queue[_Waiting | str] = asyncio.Queue()
-        self._one_large = asyncio.Lock()
+        self._queue: asyncio.Queue[_Job] = asyncio.Queue()
+        self._large: asyncio.Queue[_Job] = asyncio.Queue()
         self._waiting_turns = 0
         self.waiting_bytes = 0
 
@@ -114,55 +119,64 @@ class Pipeline:
         """Keep turns until cancelled."""
         async with asyncio.TaskGroup() as keepers:
             for _ in range(KEEPERS):
-                keepers.create_task(self._keep_forever())
+                keepers.create_task(self._keep_forever(self._queue, self._keep))
+            keepers.create_task(self._keep_forever(self._large, self._keep_large))
 
     async def drain(self) -> None:
         """Wait until everything that was concluded has been kept or counted."""
         await self._queue.join()
+        await self._large.join()
+        await self._queue.join()  # names that large turns left to forget
 
-    async def _keep_forever(self) -> None:
+    async def _keep_forever(self, queue: asyncio.Queue[_Job], keep: _Keep) -> None:
         while True:
-            job = await self._queue.get()
+            job = await queue.get()
             try:
                 if isinstance(job, str):
                     await self._checkpoints.forget(job)
                 else:
-                    await self._keep_waiting(job)
+                    await self._keep_waiting(job, keep)
             except Exception:  # noqa: BLE001 - a bug behind the sink is told, and other turns are kept all the same
                 _log.exception("a turn was not kept")
             finally:
-                self._queue.task_done()
+                queue.task_done()
 
-    async def _keep_waiting(self, waiting: _Waiting) -> None:
+    async def _keep_waiting(self, waiting: _Waiting, keep: _Keep) -> None:
+        done = True
         try:
-            await self._keep(waiting.captured)
+            done = await keep(waiting.captured)
         finally:
-            self._waiting_turns -= 1
-            self.waiting_bytes -= waiting.weight
-            waiting.captured.release()
+            if done:
+                self._waiting_turns -= 1
+                self.waiting_bytes -= waiting.weight
+                waiting.captured.release()
+            else:
+                self._large.put_nowait(waiting)
 
-    async def _keep(self, captured: Captured) -> None:
-        """Make a turn of it and keep that; what is much work one at a time, until the result is on disk."""
+    async def _keep(self, captured: Captured) -> bool:
+        """Make a turn of it and keep that. False: it is large, and others must not wait for it."""
         captured.request.pin()
         if captured.reducer is not None:
             for _ in iter(captured.reducer.work, False):
                 await asyncio.sleep(0)
         if _work(captured) > LARGE_BYTES:
-            await self._keep_large(captured)
-        elif not await fetch(captured.request):
+            return False
+        if not await fetch(captured.request):
             self._end(captured, Outcome.OVER_BUDGET)
         elif _grows_large(captured):
-            await self._keep_large(captured)
+            return False
         else:
             await self._keep_made(captured, assembled(captured, self._identity(captured)))
+        return True
 
-    async def _keep_large(self, captured: Captured) -> None:
-        async with self._one_large:
-            if not await fetch(captured.request):
-                self._end(captured, Outcome.OVER_BUDGET)
-                return
+    async def _keep_large(self, captured: Captured) -> bool:
+        """One at a time, until it is on disk: its memory is promised for one."""
+        if not await fetch(captured.request):
+            self._end(captured, Outcome.OVER_BUDGET)
+        else:
             made, captured.classification = await self.helper.assemble(captured, self._identity(captured))
             await self._keep_made(captured, made)
+        return True
 
     def _identity(self, captured: Captured) -> TurnIdentity:
         return TurnIdentity(captured.turn_id or self.name())

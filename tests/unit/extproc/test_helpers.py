@@ -37,7 +37,7 @@ LARGE: Final = b'{"model": "m", "messages": ["' + b"x" * 2 * LARGE_BYTES + b'"]}
 MIDDLE_S: Final = 1.0
 """CPU seconds after which a helper has begun with its work, which takes longer."""
 
-HOSTILE: Final = b"{" + b"no json, and long to search. " * 250_000
+HOSTILE: Final = b"{" + b"no json, and long to search. " * 500_000
 
 
 @pytest.fixture

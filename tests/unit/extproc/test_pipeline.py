@@ -1,17 +1,20 @@
 """The pipeline: bounded, never in the reader's way, and exactly one count for each exchange."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from capture.outcomes import Outcome, State
+from extproc.assemble import TurnIdentity
 from extproc.budget import Budget
 from extproc.captured import Captured
 from extproc.events import Event
 from extproc.exchange import Concluded
-from extproc.pipeline import Pipeline, PipelineLimits
+from extproc.helper import Made
+from extproc.helpers import Helper
+from extproc.pipeline import KEEPERS, LARGE_BYTES, Pipeline, PipelineLimits
 from extproc.request_body import RequestBody
 from extproc.shelf import Shelf
 from ingest_client.ledger import Ledger
@@ -202,3 +205,30 @@ async def test_what_leaves_memory_while_it_waits_is_not_counted_for_ever(tmp_pat
     await rig.finish()
     assert (rig.pipeline.waiting_bytes, budget.used.bytes) == (0, 0)
     shelf.close()
+
+
+class StuckHelper(Helper):
+    """One that never answers."""
+
+    async def assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_small_turns_do_not_wait_for_large_ones() -> None:
+    """However many: more large ones than there are keepers."""
+    rig = Rig(ROOMY)
+    rig.pipeline.helper = StuckHelper()
+    rig.sink.gate.set()
+    large = concluded(play(request_headers(), request(b"x" * (LARGE_BYTES + 1)), *TURN[2:]))
+    for _ in range(KEEPERS + 8):
+        rig.ledger.observe()
+        rig.pipeline.conclude(Concluded(replace(large.captured), None))
+    rig.conclude(*TURN)
+    running = asyncio.ensure_future(rig.pipeline.run())
+    async with asyncio.timeout(10):
+        while not rig.sink.records:
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert rig.ledger.open == KEEPERS + 8
