@@ -8,6 +8,7 @@ what is not derived then waits in the store for the next start.
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import ssl
@@ -270,7 +271,7 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
         log_level="warning",  # of its own words: what matters of a start and a stop we say ourselves
         lifespan="off",
         http=Listener,
-        timeout_graceful_shutdown=int(settings.drain_s) or None,
+        timeout_graceful_shutdown=max(1, math.ceil(settings.drain_s)),  # to uvicorn 0 is for ever
         timeout_keep_alive=_KEEP_ALIVE_S,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,

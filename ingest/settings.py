@@ -24,7 +24,7 @@ class IngestSettings:
     max_body_bytes: int = MAX_BODY_BYTES  # 1024 … the contract's: a sidecar counts on it
     queue_jobs: int = 4096  # 1 … 1,000,000: about a second of writes
     queue_bytes: int = 268_435_456  # 1 MiB …: the contract's 256 MiB
-    drain_s: float = 20.0  # 0 … 600: less than Kubernetes' 30 s
+    drain_s: float = 20.0  # 0 … 600, rounded up to whole seconds, at least 1: less than Kubernetes' 30 s
     derive: bool = True
     keys_file: Path | None = None  # None: open to everybody, on loopback only
     limits_file: Path | None = None  # YAML, read again when it changes; None: no limits per tenant

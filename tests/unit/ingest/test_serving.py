@@ -20,17 +20,21 @@ from tests.paths import PROJECT
 from tests.unit.ingest.running import turn
 
 SERVE = """
-import asyncio, sys
+import asyncio, json, sys
 from ingest.app import serve
 from ingest.settings import IngestSettings
-asyncio.run(serve(IngestSettings(listen="127.0.0.1:0", database_url=sys.argv[1])))
+settings = IngestSettings(listen="127.0.0.1:0", database_url=sys.argv[1], **json.loads(sys.argv[2]))
+asyncio.run(serve(settings))
 """
 
 
 @contextlib.asynccontextmanager
-async def process(database: Path) -> AsyncGenerator[tuple[asyncio.subprocess.Process, str]]:
+async def process(
+    database: Path, **settings: str | float
+) -> AsyncGenerator[tuple[asyncio.subprocess.Process, str]]:
+    arguments = (f"sqlite:///{database}", json.dumps(settings))
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVE, f"sqlite:///{database}", cwd=PROJECT, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", SERVE, *arguments, cwd=PROJECT, stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout is not None
     line = (await asyncio.wait_for(child.stdout.readline(), 20)).decode()
@@ -66,6 +70,21 @@ async def test_a_signal_drains_and_every_202_is_on_disk(tmp_path: Path, number: 
         await asyncio.gather(*posts)
         assert await asyncio.wait_for(child.wait(), 20) == 0
     assert stored(database) == accepted
+
+
+@pytest.mark.parametrize("drain_s", [0, 0.5])
+async def test_a_short_drain_is_short(tmp_path: Path, drain_s: float) -> None:
+    """A request that never comes to its end holds the stop up for a second, and not for ever."""
+    async with process(tmp_path / "x.db", drain_s=drain_s) as (child, url):
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = "POST /v1/ingest HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
+        writer.write(head.encode())
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        os.kill(child.pid, signal.SIGTERM)
+        assert await asyncio.wait_for(child.wait(), 15) == 0
+        writer.close()
 
 
 async def test_a_request_that_is_half_sent_is_answered_before_the_end(tmp_path: Path) -> None:
