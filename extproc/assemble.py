@@ -68,8 +68,35 @@ class _Request:
     value: object
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmade:
+    """A turn that could not be made, and why; :func:`quarantined` writes it down for a person. That searches
+    all of it for credentials, at some ten megabytes a second.
+
+    ``request``: without its coding, where that could be undone; ``payload``: the turn without its request,
+    where it could be written.
+    """
+
+    outcome: Outcome
+    reason: str
+    request: bytes | None = None
+    payload: bytes | None = None
+
+    def searched_bytes(self, captured: Captured) -> int:
+        """What there is to search."""
+        request = captured.request.kept_bytes if self.request is None else len(self.request)
+        answer = captured.reducer.decoded_bytes if captured.reducer is not None else 0
+        return request + answer + len(captured.error_body) + len(self.payload or b"")
+
+
 def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
     """Decide what becomes of a captured exchange that may be a turn."""
+    made = attempt(captured, identity)
+    return quarantined(captured, identity, made) if isinstance(made, Unmade) else made
+
+
+def attempt(captured: Captured, identity: TurnIdentity) -> Record | Outcome | Unmade:
+    """The same, but what could not be made is not written yet. Call once: it finishes the answer."""
     if captured.request.over_budget:
         return Outcome.REQUEST_OVER_BUDGET
     if captured.classification.kind is Kind.NON_TURN:
@@ -99,16 +126,17 @@ def assemble(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
     return _keep(captured, identity, request, captured.classification.dialect)
 
 
-def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect: Dialect) -> Record:
+def _keep(captured: Captured, identity: TurnIdentity, request: _Request, dialect: Dialect) -> Record | Unmade:
     turn = _reduced(captured, dialect)
     if isinstance(turn, Undecodable):
-        return quarantined(captured, identity, Outcome.RESPONSE_DECODE, turn.reason)
+        return Unmade(outcome=Outcome.RESPONSE_DECODE, reason=turn.reason)
     if isinstance(turn, Refused):
-        return quarantined(captured, identity, Outcome.REDUCER_ERROR, turn.reason)
+        return Unmade(outcome=Outcome.REDUCER_ERROR, reason=turn.reason)
     try:
         body = _marshalled(_payload(captured, identity, request, turn, embed(request.body)))
     except MarshalError as error:
-        return _without_request(captured, identity, request, turn, (Outcome.MARSHAL_ERROR, str(error)))
+        payload = _without_request(captured, identity, request, turn)
+        return Unmade(outcome=Outcome.MARSHAL_ERROR, reason=str(error), request=request.body, payload=payload)
     return Record(
         turn_id=identity.turn_id,
         tenant=captured.policy.tenant,
@@ -128,27 +156,25 @@ def _marshalled(payload: TurnPayload) -> bytes:
         return marshal(payload)
 
 
-def _request_undecoded(captured: Captured, identity: TurnIdentity, reason: str) -> Record:
+def _request_undecoded(captured: Captured, identity: TurnIdentity, reason: str) -> Unmade:
     """The answer is reduced all the same: it may be a stream, of which nothing else is kept."""
     dialect = captured.classification.dialect
     turn = _reduced(captured, dialect) if dialect is not None else None
     request = _Request(captured.request.joined(), None)
     if not isinstance(turn, Turn) or not captured.response_bytes:
-        return quarantined(captured, identity, Outcome.REQUEST_DECODE, reason)
-    return _without_request(captured, identity, request, turn, (Outcome.REQUEST_DECODE, reason))
+        return Unmade(outcome=Outcome.REQUEST_DECODE, reason=reason)
+    payload = _without_request(captured, identity, request, turn)
+    return Unmade(outcome=Outcome.REQUEST_DECODE, reason=reason, request=request.body, payload=payload)
 
 
 def _without_request(
-    captured: Captured, identity: TurnIdentity, request: _Request, turn: Turn, why: tuple[Outcome, str]
-) -> Record:
-    """Keep the turn and, beside it, its request; the captured bytes where even the answer
-    cannot be written.
-    """
+    captured: Captured, identity: TurnIdentity, request: _Request, turn: Turn
+) -> bytes | None:
+    """The turn without its request; None where even the answer cannot be written."""
     try:
-        payload = marshal(_payload(captured, identity, request, turn, Raw(b"null")), max_bytes=None)
+        return marshal(_payload(captured, identity, request, turn, Raw(b"null")), max_bytes=None)
     except MarshalError:
-        payload = None
-    return quarantined(captured, identity, *why, request=request.body, payload=payload)
+        return None
 
 
 def _reduced(captured: Captured, dialect: Dialect) -> Reduced:
@@ -323,22 +349,22 @@ def _session(session: Session) -> payload.Session:
 # -- quarantine -----------------------------------------------------------------
 
 
-def quarantined(
-    captured: Captured,
-    identity: TurnIdentity,
-    outcome: Outcome,
-    reason: str,
-    *,
-    request: bytes | None = None,
-    payload: bytes | None = None,
-) -> Record:
+def quarantined(captured: Captured, identity: TurnIdentity, unmade: Unmade) -> Record:
     """Keep the whole of a turn that could not be made (``extproc.quarantine`` has the format)."""
+    body = quarantine.write(
+        captured,
+        identity.turn_id,
+        unmade.outcome,
+        unmade.reason,
+        request=unmade.request,
+        payload=unmade.payload,
+    )
     return Record(
         turn_id=identity.turn_id,
         tenant=captured.policy.tenant,
-        body=quarantine.write(captured, identity.turn_id, outcome, reason, request=request, payload=payload),
+        body=body,
         created_at_ns=captured.started.wall_ns,
-        quarantine=Quarantine(outcome=outcome, reason=reason),
+        quarantine=Quarantine(outcome=unmade.outcome, reason=unmade.reason),
     )
 
 

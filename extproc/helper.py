@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, cast
 
 from capture.classify import Classification
 from capture.outcomes import Outcome
-from extproc.assemble import TurnIdentity, assemble, quarantined
+from extproc.assemble import TurnIdentity, Unmade, attempt, quarantined
 from extproc.captured import Captured
 from extproc.logs import log_to_stderr
 from ingest_client.sink import Record
@@ -33,6 +33,9 @@ MAX_MEMORY_BYTES: Final = 2 << 30
 RECYCLE_BYTES: Final = 160 << 20
 """A helper that has become larger ends: the allocator would keep what the largest turn took."""
 
+Job: TypeAlias = tuple[Captured, TurnIdentity, Unmade | None]
+"""What to assemble; a turn that could not be made in the worker, and is to be written down."""
+
 Made: TypeAlias = tuple[Record | Outcome, Classification]
 """What became of the exchange, and whose it turned out to be."""
 
@@ -40,16 +43,16 @@ Answer: TypeAlias = tuple[Made, bool]
 """What the helper writes. True: it has grown too large, and ends."""
 
 
-def assembled(captured: Captured, identity: TurnIdentity) -> Record | Outcome:
-    """:func:`extproc.assemble.assemble`; what it raises is our own bug and costs no turn: it is kept for a
+def assembled(captured: Captured, identity: TurnIdentity) -> Record | Outcome | Unmade:
+    """:func:`extproc.assemble.attempt`; what it raises is our own bug and costs no turn: it is kept for a
     person, and reported.
     """
     try:
-        return assemble(captured, identity)
+        return attempt(captured, identity)
     except Exception as error:  # noqa: BLE001 - see above
         _log.exception("turn could not be assembled", extra=facts(captured, identity.turn_id))
-        return quarantined(
-            captured, identity, Outcome.REDUCER_ERROR, f"internal error: {type(error).__name__}: see the log"
+        return Unmade(
+            outcome=Outcome.REDUCER_ERROR, reason=f"internal error: {type(error).__name__}: see the log"
         )
 
 
@@ -74,9 +77,9 @@ def main() -> int:
     jobs, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not break into an answer
     while jobs.peek(1):
-        captured, identity = cast("tuple[Captured, TurnIdentity]", pickle.load(jobs))  # noqa: S301 - our worker's own
-        made: Made = (assembled(captured, identity), captured.classification)
-        del captured
+        job = cast("Job", pickle.load(jobs))  # noqa: S301 - our worker's own
+        made = _made(job)
+        del job
         answer: Answer = (made, _resident_bytes() > RECYCLE_BYTES)
         pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
@@ -84,6 +87,14 @@ def main() -> int:
             break
         del made, answer
     return 0
+
+
+def _made(job: Job) -> Made:
+    captured, identity, unmade = job
+    made = assembled(captured, identity) if unmade is None else unmade
+    if isinstance(made, Unmade):
+        made = quarantined(captured, identity, made)
+    return made, captured.classification
 
 
 def _resident_bytes() -> int:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from capture.outcomes import Outcome
-from extproc.assemble import TurnIdentity, quarantined
+from extproc.assemble import TurnIdentity, Unmade, quarantined
 from extproc.captured import Captured
-from extproc.helper import Answer, Made, facts
+from extproc.helper import Answer, Job, Made, facts
 
 _log = logging.getLogger(__name__)
 
@@ -67,12 +67,16 @@ class Helper:
         """The process's number, while there is one."""
         return self._process.pid if self._process is not None else None
 
-    async def assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
-        """What becomes of a large exchange. Its request must be in memory."""
+    async def assemble(
+        self, captured: Captured, identity: TurnIdentity, unmade: Unmade | None = None
+    ) -> Made:
+        """What becomes of a large exchange. Its request must be in memory. ``unmade``: it was tried here, and
+        is to be quarantined.
+        """
         if captured.reducer is not None:
             captured.reducer.read_out()
         async with self._one:
-            return await asyncio.to_thread(self._assemble, captured, identity)
+            return await asyncio.to_thread(self._assemble, (captured, identity, unmade))
 
     def stop(self) -> None:
         """End the process. The worker is done."""
@@ -80,10 +84,11 @@ class Helper:
 
     # In the thread
 
-    def _assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
+    def _assemble(self, job: Job) -> Made:
+        captured, identity, _ = job
         for _ in range(TRIES):
             try:
-                made = self._answer(captured, identity)
+                made = self._answer(job)
             except (HelperDied, OSError, EOFError, pickle.UnpicklingError) as error:
                 self.counters.deaths += 1
                 self._let_go(0.0)
@@ -93,14 +98,15 @@ class Helper:
                 return made
         self.counters.given_up += 1
         reason = f"internal error: {TRIES} helper processes died of it: see the log"
-        return quarantined(captured, identity, Outcome.REDUCER_ERROR, reason), captured.classification
+        unmade = Unmade(outcome=Outcome.REDUCER_ERROR, reason=reason)
+        return quarantined(captured, identity, unmade), captured.classification
 
-    def _answer(self, captured: Captured, identity: TurnIdentity) -> Made:
+    def _answer(self, job: Job) -> Made:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         until_s = time.monotonic() + JOB_S
-        pickle.dump((captured, identity), _Pipe(process.stdin.fileno(), until_s), pickle.HIGHEST_PROTOCOL)
+        pickle.dump(job, _Pipe(process.stdin.fileno(), until_s), pickle.HIGHEST_PROTOCOL)
         made, last = cast("Answer", pickle.load(_Pipe(process.stdout.fileno(), until_s)))  # noqa: S301 - our helper's own
         if last:
             self._let_go(_STOP_S)

@@ -16,11 +16,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from capture.coding import CodingError, CodingFailure, decode
 from capture.outcomes import Outcome
-from extproc.assemble import TurnIdentity
+from extproc.assemble import TurnIdentity, Unmade, quarantined
 from extproc.captured import Captured
 from extproc.exchange import Concluded
 from extproc.helper import assembled, facts
@@ -38,8 +39,13 @@ KEEPERS: Final = 32
 """Turns being kept at once. They mostly wait for one shared commit."""
 
 LARGE_BYTES: Final = 1 << 20
-"""A larger exchange goes to a helper process: to decode a megabyte takes ten milliseconds, and should it
-end in quarantine, its text is searched for credentials, at some ten megabytes a second."""
+"""A larger exchange goes to a helper process: to decode a megabyte takes ten milliseconds."""
+
+SEARCHED_BYTES: Final = 128 << 10
+"""More text goes there to be quarantined: it is searched for credentials, at some ten megabytes a second."""
+
+PACED_BYTES: Final = 64 << 10
+"""Of a turn that takes about a millisecond here: many of them do not follow each other without a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +57,18 @@ class PipelineLimits:
 
 
 class _Waiting(NamedTuple):
-    """A turn to be kept. ``weight``: what it held when it came; it may hold less when it leaves."""
+    """A turn to be kept. ``weight``: what it held when it came; it may hold less when it leaves.
+    ``unmade``: it was tried, and is to be quarantined.
+    """
 
     captured: Captured
     weight: int
+    unmade: tuple[TurnIdentity, Unmade] | None = None
 
 
 _Job: TypeAlias = _Waiting | str
-_Keep: TypeAlias = Callable[[Captured], Awaitable[bool]]
+_Keep: TypeAlias = Callable[[_Waiting], Awaitable[_Waiting | None]]
+_Result = TypeVar("_Result")
 
 
 class Pipeline:
@@ -89,6 +99,7 @@ class Pipeline:
         # A name alone: the end of an exchange that was written down and became no turn.
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()
         self._large: asyncio.Queue[_Job] = asyncio.Queue()
+        self._one = asyncio.Lock()
         self._waiting_turns = 0
         self.waiting_bytes = 0
 
@@ -142,41 +153,61 @@ class Pipeline:
                 queue.task_done()
 
     async def _keep_waiting(self, waiting: _Waiting, keep: _Keep) -> None:
-        done = True
+        large = None
         try:
-            done = await keep(waiting.captured)
+            large = await keep(waiting)
         finally:
-            if done:
+            if large is None:
                 self._waiting_turns -= 1
                 self.waiting_bytes -= waiting.weight
                 waiting.captured.release()
             else:
-                self._large.put_nowait(waiting)
+                self._large.put_nowait(large)
 
-    async def _keep(self, captured: Captured) -> bool:
-        """Make a turn of it and keep that. False: it is large, and others must not wait for it."""
+    async def _keep(self, waiting: _Waiting) -> _Waiting | None:
+        """Make a turn of it and keep that. What it returns is too much work for here."""
+        captured = waiting.captured
         captured.request.pin()
         if captured.reducer is not None:
             for _ in iter(captured.reducer.work, False):
                 await asyncio.sleep(0)
         if _work(captured) > LARGE_BYTES:
-            return False
+            return waiting
         if not await fetch(captured.request):
             self._end(captured, Outcome.OVER_BUDGET)
-        elif _grows_large(captured):
-            return False
-        else:
-            await self._keep_made(captured, assembled(captured, self._identity(captured)))
-        return True
+            return None
+        if _grows_large(captured):
+            return waiting
+        return await self._keep_small(waiting, self._identity(captured))
 
-    async def _keep_large(self, captured: Captured) -> bool:
+    async def _keep_small(self, waiting: _Waiting, identity: TurnIdentity) -> _Waiting | None:
+        captured = waiting.captured
+        made = await self._in_turn(_work(captured), partial(assembled, captured, identity))
+        if isinstance(made, Unmade):
+            if made.searched_bytes(captured) > SEARCHED_BYTES:
+                return waiting._replace(unmade=(identity, made))
+            made = await self._in_turn(PACED_BYTES, partial(quarantined, captured, identity, made))
+        await self._keep_made(captured, made)
+        return None
+
+    async def _keep_large(self, waiting: _Waiting) -> None:
         """One at a time, until it is on disk: its memory is promised for one."""
+        captured = waiting.captured
         if not await fetch(captured.request):
             self._end(captured, Outcome.OVER_BUDGET)
-        else:
-            made, captured.classification = await self.helper.assemble(captured, self._identity(captured))
-            await self._keep_made(captured, made)
-        return True
+            return
+        identity, unmade = waiting.unmade or (self._identity(captured), None)
+        made, captured.classification = await self.helper.assemble(captured, identity, unmade)
+        await self._keep_made(captured, made)
+
+    async def _in_turn(self, size: int, work: Callable[[], _Result]) -> _Result:
+        """Do what may take milliseconds, in all keepers together once between two rounds of the loop."""
+        if size < PACED_BYTES:
+            return work()
+        async with self._one:
+            result = work()
+            await asyncio.sleep(0)
+            return result
 
     def _identity(self, captured: Captured) -> TurnIdentity:
         return TurnIdentity(captured.turn_id or self.name())

@@ -22,6 +22,10 @@ PACK_FROM_BYTES: Final = 1024
 """Smaller ones gain nothing."""
 
 
+PACK_TO_BYTES: Final = 256 * 1024
+"""Larger ones would hold the loop for milliseconds; the shelf packs those in its thread."""
+
+
 class Place(Protocol):
     """Where a request lies that is not in memory (``extproc.shelf``)."""
 
@@ -103,7 +107,8 @@ class RequestBody:
 
     def pack(self) -> None:
         """Keep it compressed from now on, where that pays: some 50 µs for 20 KB."""
-        if self._may_move and self.place is None and self.kept_bytes >= PACK_FROM_BYTES:
+        small = PACK_FROM_BYTES <= self.kept_bytes <= PACK_TO_BYTES
+        if self._may_move and self.place is None and small:
             self.packed(zstandard.compress(self.joined(), 1))
 
     def packed(self, compressed: bytes) -> bool:

@@ -132,6 +132,34 @@ async def _held_s(until: asyncio.Event) -> float:
     return longest
 
 
+async def test_text_that_is_long_to_search_is_not_searched_here() -> None:
+    """Bodies just under the size of a large turn that are no JSON, all ended together."""
+    rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
+    done = asyncio.Event()
+    for _ in range(4):
+        rig.conclude(request_headers(), request(b'{"messages": "' + b"lorem ipsum " * 75_000), *TURN[2:])
+    held = asyncio.ensure_future(_held_s(done))
+    await rig.finish(within_s=60.0)
+    done.set()
+    await asyncio.to_thread(rig.pipeline.helper.stop)
+    assert rig.ledger.ended[Outcome.MARSHAL_ERROR] == 4
+    assert rig.pipeline.helper.counters.jobs == 4
+    assert await held < LONGEST_S
+
+
+async def test_the_loop_comes_round_between_turns_that_take_milliseconds() -> None:
+    """Each is small enough to be made here, but not all of them at once."""
+    rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
+    done = asyncio.Event()
+    for _ in range(24):
+        rig.conclude(request_headers(), request(b'{"messages": "' + b"lorem ipsum " * 10_000), *TURN[2:])
+    held = asyncio.ensure_future(_held_s(done))
+    await rig.finish(within_s=60.0)
+    done.set()
+    assert (rig.ledger.ended[Outcome.MARSHAL_ERROR], rig.pipeline.helper.counters.jobs) == (24, 0)
+    assert await held < LONGEST_S
+
+
 LONGEST_S: Final = 0.1
 DENSE: Final = b"[" + b"[]," * 5_000_000 + b"[]]"
 

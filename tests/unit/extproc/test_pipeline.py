@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from capture.outcomes import Outcome, State
-from extproc.assemble import TurnIdentity
+from extproc.assemble import TurnIdentity, Unmade
 from extproc.budget import Budget
 from extproc.captured import Captured
 from extproc.events import Event
@@ -175,7 +175,7 @@ async def test_a_bug_of_ours_costs_no_turn(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("extproc.helper.assemble", broken)
+    monkeypatch.setattr("extproc.helper.attempt", broken)
     rig = Rig(ROOMY)
     rig.conclude(*TURN)
     await rig.finish()
@@ -210,7 +210,9 @@ async def test_what_leaves_memory_while_it_waits_is_not_counted_for_ever(tmp_pat
 class StuckHelper(Helper):
     """One that never answers."""
 
-    async def assemble(self, captured: Captured, identity: TurnIdentity) -> Made:
+    async def assemble(
+        self, captured: Captured, identity: TurnIdentity, unmade: Unmade | None = None
+    ) -> Made:
         await asyncio.Event().wait()
         raise AssertionError
 

@@ -178,6 +178,13 @@ async def test_small_requests_are_packed_in_place() -> None:
     assert account.held_bytes < BASE_BYTES + 500
 
 
+async def test_a_large_request_is_not_packed_where_that_would_hold_the_loop() -> None:
+    """It waits for the shelf, or stays as it came."""
+    request = body(None, b"again and " * 30_000)
+    request.pack()
+    assert request.joined() is request.joined(), "no copy is made: it is not compressed"
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40_000)), max_size=60))
 def test_extents_never_overlap_and_all_come_back(steps: list[tuple[bool, int]]) -> None:
     """Any order of taking and giving: taken parts are apart, free ones are merged."""
