@@ -388,8 +388,8 @@ ROWS: Final = (
         path="ingest.drain",
         kind=Span(0, 600),
         default="20s",
-        help="How long a stop waits for requests in flight, in whole seconds, at least one. What waits for the "
-        "store is then made durable, and the batch in derivation finished.",
+        help="How long a stop waits for requests in flight, in whole seconds, at least one. What waits for "
+        "the store is then made durable, and the batch in derivation finished.",
         reason="less than Kubernetes' 30 s",
     ),
     Row(
