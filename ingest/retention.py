@@ -75,23 +75,24 @@ class Retention:
         self._rules = rules
         self._told = told
 
-    async def delete(self, scope: Scope, who: str) -> int:
-        """Delete everything in ``scope``; how many turns."""
+    async def delete(self, scope: Scope, who: str, stopped: asyncio.Event | None = None) -> int:
+        """Delete everything in ``scope``, or what could be until ``stopped``; how many turns."""
         total = 0
         scope = await self._store.read(partial(named, scope=scope))
-        while True:
+        while stopped is None or not stopped.is_set():
             now_us = time.time_ns() // 1000
             count, events = await self._store.write(partial(delete_some, scope=scope, who=who, now_us=now_us))
             if not count:
-                return total
+                break
             total += count
             self._told(events)
+        return total
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Look after the rules, now and every hour."""
         while not stopped.is_set():
             try:
-                await self.sweep(time.time_ns() // 1000)
+                await self.sweep(time.time_ns() // 1000, stopped)
             except StoreError as error:
                 _log.warning("retention waits for the store: %s", error)
             try:
@@ -99,8 +100,11 @@ class Retention:
             except TimeoutError:
                 continue
 
-    async def sweep(self, now_us: int) -> int:
-        """Delete what has outlived its rule; how many turns."""
+    async def sweep(self, now_us: int, stopped: asyncio.Event | None = None) -> int:
+        """Delete what has outlived its rule, or what could be until ``stopped``; how many turns.
+
+        A stop waits for one batch only: the next sweep, at the next start, goes on.
+        """
         rows = await self._store.read(lambda connection: connection.run("SELECT DISTINCT tenant FROM turns"))
-        tenants = [str(row[0]) for row in rows]
-        return sum([await self.delete(scope, "retention") for scope in scopes(self._rules, tenants, now_us)])
+        outlived = scopes(self._rules, [str(row[0]) for row in rows], now_us)
+        return sum([await self.delete(scope, "retention", stopped) for scope in outlived])

@@ -1,10 +1,14 @@
-"""The retention file: what it says deletes for good, so nothing in it may be a slip."""
+"""Retention: its file, where a slip would delete for good, and a sweep when the service leaves."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from ingest.retention import RetentionError, Rule, read_rules
+from ingest.retention import Retention, RetentionError, Rule, read_rules
+from ingest.store import deletion
+from tests.unit.ingest.running import service, turn
 
 
 def rules_file(directory: Path, text: str) -> Path:
@@ -42,3 +46,20 @@ def test_the_documented_rules_are_read(tmp_path: Path) -> None:
         Rule(tenant="team-a", accepted_days=90, rejected_days=30),
         Rule(tenant="*", accepted_days=365, rejected_days=None),
     )
+
+
+async def test_a_sweep_ends_with_the_batch_at_hand_when_the_service_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first sweep over millions of turns must not hold a stop up until it is killed."""
+    monkeypatch.setattr(deletion, "BATCH", 1)
+    async with service(tmp_path) as client:
+        for tenant in "aabb":
+            await client.turn(turn(meta={"tenant": tenant}))
+        stopped = asyncio.Event()
+        rules = (Rule(accepted_days=1),)
+        retention = Retention(client.service.store, rules, lambda _: stopped.set())
+        in_two_days_us = time.time_ns() // 1000 + 2 * 86_400_000_000
+        assert await retention.sweep(in_two_days_us, stopped) == 1
+        assert await client.rows("SELECT count(*) FROM turns") == [(3,)]
+        assert await retention.sweep(in_two_days_us) == 3, "the next one goes on"
