@@ -73,6 +73,7 @@ class Store:
                 str(tenant),
                 waiting=whole(pending),
                 waiting_bytes=whole(body_bytes) if pending else 0,
+                waiting_stored_bytes=whole(stored_bytes) if pending else 0,
                 pending=whole(pending),
                 stored_bytes=whole(stored_bytes),
             )
@@ -169,6 +170,7 @@ class Store:
                 row.tenant,
                 waiting=int(pending),
                 waiting_bytes=row.body_bytes if pending else 0,
+                waiting_stored_bytes=row.stored_bytes if pending else 0,
                 pending=int(pending),
                 stored_bytes=row.stored_bytes,
             )
@@ -190,15 +192,26 @@ class Store:
 
     def _make_room(self, tenant: str, stored_bytes: int) -> Shed | None:
         """Apply the quotas in bytes; None when there is room now."""
-        reason = self.usage.over_quota(self.settings, tenant, stored_bytes)
-        if reason and self.settings.full_policy is FullPolicy.DROP_OLDEST:
-            mine = bool(self.settings.tenant_quota_bytes) and "tenant" in reason
-            for row in self._oldest_waiting(tenant if mine else None):
-                self.give_up(row, Outcome.OVER_BUDGET)
-                reason = self.usage.over_quota(self.settings, tenant, stored_bytes)
-                if not reason:
-                    break
+        usage, settings = self.usage, self.settings
+        reason = usage.over_quota(settings, tenant, stored_bytes)
+        droppable = settings.full_policy is FullPolicy.DROP_OLDEST
+        if reason and droppable and not usage.could_fit(settings, tenant, stored_bytes):
+            # To drop what waits would be for nothing.
+            reason += f" and the new turn of {stored_bytes} does not fit beside what is never dropped"
+        elif reason and droppable:
+            self._drop_oldest(tenant, lambda: usage.over_tenant_quota(settings, tenant, stored_bytes))
+            self._drop_oldest(None, lambda: usage.over_quota(settings, tenant, stored_bytes))
+            reason = usage.over_quota(settings, tenant, stored_bytes)
         return Shed(Outcome.OVER_BUDGET, reason) if reason else None
+
+    def _drop_oldest(self, tenant: str | None, over: Callable[[], str]) -> None:
+        """Give up the oldest turns that wait, of one tenant or of all, until there is room."""
+        if not over():
+            return
+        for row in self._oldest_waiting(tenant):
+            self.give_up(row, Outcome.OVER_BUDGET)
+            if not over():
+                return
 
     def _oldest_waiting(self, tenant: str | None, page: int = 64) -> Iterator[Row]:
         """Unclaimed pending rows, oldest first, of one tenant or of all."""
@@ -319,14 +332,14 @@ class Store:
     def claim(self, row: Row) -> None:
         """Take a waiting row out of the backlog."""
         self.claimed[row.seq] = row
-        self.undoable(self.usage.change(row.tenant, waiting=-1, waiting_bytes=-row.body_bytes))
+        self.undoable(self._waits(row, -1))
         self.undoable(lambda: self.claimed.pop(row.seq, None))
 
     def unclaim(self, rows: Sequence[Row]) -> None:
         """Put rows back that were claimed in vain, outside a transaction."""
         for row in rows:
             if self.claimed.pop(row.seq, None) is not None:
-                self.usage.change(row.tenant, waiting=1, waiting_bytes=row.body_bytes)
+                self._waits(row, 1)
                 self._became_claimable(row)
 
     def settle(self, seq: int) -> Row | None:
@@ -339,8 +352,16 @@ class Store:
 
     def waits_again(self, row: Row) -> None:
         """Count a pending row that nobody claims in the backlog."""
-        self.undoable(self.usage.change(row.tenant, waiting=1, waiting_bytes=row.body_bytes))
+        self.undoable(self._waits(row, 1))
         self._became_claimable(row)
+
+    def _waits(self, row: Row, n: int) -> Callable[[], None]:
+        return self.usage.change(
+            row.tenant,
+            waiting=n,
+            waiting_bytes=n * row.body_bytes,
+            waiting_stored_bytes=n * row.stored_bytes,
+        )
 
     def undoable(self, undo: Callable[[], object]) -> None:
         """Remember how to take a change in memory back, should the transaction fail."""

@@ -271,6 +271,57 @@ async def test_drop_oldest_gives_up_the_oldest_pending_turns_instead(place: Plac
     assert spool.ledger.ended == _counter({Outcome.OVER_BUDGET: 1})
 
 
+async def test_drop_oldest_drops_nothing_for_a_turn_that_cannot_fit(place: Place) -> None:
+    """One turn larger than the quota would cost every other one, and be shed itself."""
+    spool = await place.open(
+        SpoolSettings(quota_bytes=25_000, zstd_level=0, full_policy=FullPolicy.DROP_OLDEST)
+    )
+    await place.keep(spool, "t1", "t2", body=b"x" * 10_000)
+    (answer,) = await place.keep(spool, "large", body=b"x" * 30_000)
+    assert isinstance(answer, Shed)
+    assert "never dropped" in answer.reason
+    assert spool.ledger == Ledger(observed=3, spooled=2, ended=_counter({Outcome.OVER_BUDGET: 1}))
+
+
+async def test_drop_oldest_drops_nothing_beside_dead_letters_and_claims_that_fill_the_quota(
+    place: Place,
+) -> None:
+    """They are never dropped, so each new turn would drop what waits, for nothing; released, it may."""
+    settings = SpoolSettings(quota_bytes=35_000, zstd_level=0, full_policy=FullPolicy.DROP_OLDEST)
+    spool = await place.open(settings)
+    await place.keep(spool, "dead", "claimed", "waits", body=b"x" * 10_000)
+    (dead, claimed) = await spool.claim(2, LARGE, place.clock(), per_tenant=2)
+    await spool.dead_letter(dead.seq, Outcome.INGEST_REJECT, "422", Tried(1))
+    (answer,) = await place.keep(spool, "t4", body=b"x" * 16_000)
+    assert isinstance(answer, Shed)
+    assert spool.ledger.spooled == 2
+    await spool.release([claimed.seq])
+    assert await place.keep(spool, "t5", body=b"x" * 14_000) == [Kept()]
+    assert await place.claim(spool) == ["waits", "t5"]
+    await spool.close(5)
+    again = await place.open(settings)
+    (answer,) = await place.keep(again, "t6", body=b"x" * 26_000)
+    assert isinstance(answer, Shed)
+    assert again.ledger.spooled == 2
+
+
+async def test_drop_oldest_takes_from_the_tenant_that_is_over_its_own_quota(place: Place) -> None:
+    """Also when the whole spool is full: the others' older turns would make no room for this one."""
+    spool = await place.open(
+        SpoolSettings(
+            quota_bytes=35_000,
+            tenant_quota_bytes=15_000,
+            zstd_level=0,
+            full_policy=FullPolicy.DROP_OLDEST,
+        )
+    )
+    await place.keep(spool, "b1", tenant="b", body=b"x" * 10_000)
+    await place.keep(spool, "c1", tenant="c", body=b"x" * 10_000)
+    await place.keep(spool, "a1", body=b"x" * 10_000)
+    assert await place.keep(spool, "a2", body=b"x" * 10_000) == [Kept()]
+    assert sorted(await place.claim(spool)) == ["a2", "b1", "c1"]
+
+
 async def test_a_tenant_quota_touches_nobody_else(place: Place) -> None:
     """One tenant's flood is its own."""
     spool = await place.open(SpoolSettings(tenant_quota_bytes=15_000, zstd_level=0))
