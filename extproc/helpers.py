@@ -89,10 +89,15 @@ class Helper:
         for _ in range(TRIES):
             try:
                 made = self._answer(job)
-            except (HelperDied, OSError, EOFError, pickle.UnpicklingError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the pipes may be out of step
                 self.counters.deaths += 1
                 self._let_go(0.0)
-                _log.error("a helper died: %s", error, extra=facts(captured, identity.turn_id))
+                _log.error(
+                    "a helper died: %s: %s",
+                    type(error).__name__,
+                    error,
+                    extra=facts(captured, identity.turn_id),
+                )
             else:
                 self.counters.jobs += 1
                 return made

@@ -67,7 +67,8 @@ class _Waiting(NamedTuple):
 
 
 _Job: TypeAlias = _Waiting | str
-_Keep: TypeAlias = Callable[[_Waiting], Awaitable[_Waiting | None]]
+_Made: TypeAlias = Record | Outcome | _Waiting
+_Make: TypeAlias = Callable[[_Waiting], Awaitable[_Made]]
 _Result = TypeVar("_Result")
 
 
@@ -130,8 +131,8 @@ class Pipeline:
         """Keep turns until cancelled."""
         async with asyncio.TaskGroup() as keepers:
             for _ in range(KEEPERS):
-                keepers.create_task(self._keep_forever(self._queue, self._keep))
-            keepers.create_task(self._keep_forever(self._large, self._keep_large))
+                keepers.create_task(self._keep_forever(self._queue, self._make))
+            keepers.create_task(self._keep_forever(self._large, self._make_large))
 
     async def drain(self) -> None:
         """Wait until everything that was concluded has been kept or counted."""
@@ -139,33 +140,43 @@ class Pipeline:
         await self._large.join()
         await self._queue.join()  # names that large turns left to forget
 
-    async def _keep_forever(self, queue: asyncio.Queue[_Job], keep: _Keep) -> None:
+    async def _keep_forever(self, queue: asyncio.Queue[_Job], make: _Make) -> None:
         while True:
             job = await queue.get()
             try:
                 if isinstance(job, str):
                     await self._checkpoints.forget(job)
                 else:
-                    await self._keep_waiting(job, keep)
+                    await self._keep_waiting(job, make)
             except Exception:  # noqa: BLE001 - a bug behind the sink is told, and other turns are kept all the same
-                _log.exception("a turn was not kept")
+                _log.exception("the end of an exchange was not told to all who hear of it")
             finally:
                 queue.task_done()
 
-    async def _keep_waiting(self, waiting: _Waiting, keep: _Keep) -> None:
-        large = None
+    async def _keep_waiting(self, waiting: _Waiting, make: _Make) -> None:
+        captured = waiting.captured
+        made = None
         try:
-            large = await keep(waiting)
+            made = await make(waiting)
+            if isinstance(made, _Waiting):
+                self._large.put_nowait(made)
+                return
+            answer = await self._kept(captured, made)
+        except Exception:  # noqa: BLE001 - our own bug costs this turn, by name, and nothing else
+            _log.exception("a turn was not kept", extra=facts(captured, captured.turn_id))
+            answer = Outcome.CRASH
         finally:
-            if large is None:
-                self._waiting_turns -= 1
-                self.waiting_bytes -= waiting.weight
-                waiting.captured.release()
-            else:
-                self._large.put_nowait(large)
+            if not isinstance(made, _Waiting):
+                self._give_back(waiting)
+        self._tell(captured, made, answer)
 
-    async def _keep(self, waiting: _Waiting) -> _Waiting | None:
-        """Make a turn of it and keep that. What it returns is too much work for here."""
+    def _give_back(self, waiting: _Waiting) -> None:
+        self._waiting_turns -= 1
+        self.waiting_bytes -= waiting.weight
+        waiting.captured.release()
+
+    async def _make(self, waiting: _Waiting) -> _Made:
+        """Make a turn of it. A ``_Waiting`` that it returns is too much work for here."""
         captured = waiting.captured
         captured.request.pin()
         if captured.reducer is not None:
@@ -174,31 +185,28 @@ class Pipeline:
         if _work(captured) > LARGE_BYTES:
             return waiting
         if not await fetch(captured.request):
-            self._end(captured, Outcome.OVER_BUDGET)
-            return None
+            return Outcome.OVER_BUDGET
         if _grows_large(captured):
             return waiting
-        return await self._keep_small(waiting, self._identity(captured))
+        return await self._make_small(waiting, self._identity(captured))
 
-    async def _keep_small(self, waiting: _Waiting, identity: TurnIdentity) -> _Waiting | None:
+    async def _make_small(self, waiting: _Waiting, identity: TurnIdentity) -> _Made:
         captured = waiting.captured
         made = await self._in_turn(_work(captured), partial(assembled, captured, identity))
-        if isinstance(made, Unmade):
-            if made.searched_bytes(captured) > SEARCHED_BYTES:
-                return waiting._replace(unmade=(identity, made))
-            made = await self._in_turn(PACED_BYTES, partial(quarantined, captured, identity, made))
-        await self._keep_made(captured, made)
-        return None
+        if not isinstance(made, Unmade):
+            return made
+        if made.searched_bytes(captured) > SEARCHED_BYTES:
+            return waiting._replace(unmade=(identity, made))
+        return await self._in_turn(PACED_BYTES, partial(quarantined, captured, identity, made))
 
-    async def _keep_large(self, waiting: _Waiting) -> None:
-        """One at a time, until it is on disk: its memory is promised for one."""
+    async def _make_large(self, waiting: _Waiting) -> _Made:
+        """In the helper. One at a time, until it is on disk: memory is promised for one."""
         captured = waiting.captured
         if not await fetch(captured.request):
-            self._end(captured, Outcome.OVER_BUDGET)
-            return
+            return Outcome.OVER_BUDGET
         identity, unmade = waiting.unmade or (self._identity(captured), None)
         made, captured.classification = await self.helper.assemble(captured, identity, unmade)
-        await self._keep_made(captured, made)
+        return made
 
     async def _in_turn(self, size: int, work: Callable[[], _Result]) -> _Result:
         """Do what may take milliseconds, in all keepers together once between two rounds of the loop."""
@@ -212,25 +220,30 @@ class Pipeline:
     def _identity(self, captured: Captured) -> TurnIdentity:
         return TurnIdentity(captured.turn_id or self.name())
 
-    async def _keep_made(self, captured: Captured, made: Record | Outcome) -> None:
+    async def _kept(self, captured: Captured, made: Record | Outcome) -> Kept | Shed | Outcome:
         captured.request.let_go()
         captured.reducer = None  # the disk may let us wait
         if isinstance(made, Outcome):
-            self._end(captured, made)
-            return
+            return made
         self._report_quarantine(captured, made)
-        answer = await self._sink.keep(made)
+        return await self._sink.keep(made)
+
+    def _tell(self, captured: Captured, made: _Made | None, answer: Kept | Shed | Outcome) -> None:
+        """Count what the sink does not count, and tell who hears of it."""
         match answer:
             case Kept():
+                assert isinstance(made, Record)
                 self._observer.kept(captured, made)
             case Shed():
                 _log.error(
                     "turn shed",
-                    extra=facts(captured, made.turn_id)
+                    extra=facts(captured, made.turn_id if isinstance(made, Record) else "")
                     | {"outcome": answer.outcome.value, "reason": answer.reason},
                 )
                 self._observer.ended(captured, answer.outcome)
                 self._forget(captured)
+            case Outcome():
+                self._end(captured, answer)
 
     def _end(self, captured: Captured, outcome: Outcome) -> None:
         self._ledger.end(outcome)

@@ -7,8 +7,10 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+from unittest.mock import ANY
 
 import pytest
 
@@ -108,6 +110,24 @@ async def test_a_turn_that_helpers_die_of_is_quarantined(helper: Helper) -> None
     assert (helper.counters.deaths, helper.counters.given_up) == (2, 1)
     again, _ = await helper.assemble(captured(*TURN), IDENTITY)
     assert isinstance(again, Record), "the next one has a helper again"
+
+
+async def test_a_job_that_cannot_be_written_leaves_no_pipe_out_of_step(helper: Helper) -> None:
+    """Half of it may be in the pipe already: the next job has another process."""
+
+    class Odd(str):
+        """Pickle refuses what is defined here."""
+
+        __slots__ = ()
+
+    job = captured(request_headers(), request(LARGE), *TURN[2:])
+    job.head = replace(job.head, headers={"x-odd": Odd("x")})
+    made, _ = await helper.assemble(job, IDENTITY)
+    assert isinstance(made, Record)
+    assert made.quarantine is not None
+    assert made.quarantine.outcome is Outcome.REDUCER_ERROR
+    assert await helper.assemble(captured(*TURN), IDENTITY) == (assemble(captured(*TURN), IDENTITY), ANY)
+    assert (helper.counters.deaths, helper.counters.jobs) == (2, 1)
 
 
 async def test_a_helper_ends_with_its_worker(helper: Helper) -> None:

@@ -234,3 +234,36 @@ async def test_small_turns_do_not_wait_for_large_ones() -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert rig.ledger.open == KEEPERS + 8
+
+
+@pytest.mark.parametrize("behind", ["sink", "helper"])
+async def test_an_error_of_ours_behind_the_reader_has_an_outcome(
+    behind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, and what was held is given back."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    rig = Rig(ROOMY)
+    if behind == "sink":
+        monkeypatch.setattr(rig.sink, "keep", broken)
+        rig.conclude(*TURN)
+    else:
+        monkeypatch.setattr(rig.pipeline.helper, "assemble", broken)
+        rig.conclude(request_headers(), request(b"x" * (LARGE_BYTES + 1)), *TURN[2:])
+    await rig.finish()
+    assert rig.ledger.ended == {Outcome.CRASH: 1}
+    assert rig.heard.outcomes == [Outcome.CRASH]
+    assert any(each.exc_info for each in caplog.records)
+
+
+async def test_an_error_of_those_who_hear_of_it_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    rig = Rig(ROOMY)
+    monkeypatch.setattr(rig.heard, "kept", broken)
+    rig.conclude(*TURN)
+    await rig.finish()
+    assert (rig.ledger.spooled, dict(rig.ledger.ended)) == (1, {})
