@@ -111,20 +111,29 @@ def move_shelves(adopted: Path, ours: Path) -> None:
         if (adopted / shelf).is_dir():
             make_private(ours / shelf)
             for folder in (adopted / shelf).iterdir():
-                folder.rename(ours / shelf / folder.name)
+                folder.rename(_free(ours / shelf / folder.name, adopted.name))
             (adopted / shelf).rmdir()
 
 
+def _free(place: Path, instance: str) -> Path:
+    """The place, or, where earlier releases gave it to two instances, one that names the instance too."""
+    return place.with_name(f"{place.name}-{instance}") if place.exists() else place
+
+
 def set_files_aside(folder: Path, why: str) -> Path:
-    """Move a damaged database below ``damaged/``, under a name with the time; returns that folder."""
+    """Move a damaged database below ``damaged/``; returns its new folder.
+
+    The name has the time, and the instance: the folder moves to whoever adopts it, one power cut
+    damages many in the same second, and ``absorbed`` knows them by name.
+    """
     shelf = folder / "damaged"
     make_private(shelf)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    place = shelf / f"{stamp}-{why}"
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{why}-{folder.resolve().name}"
+    place = shelf / name
     number = 1
     while place.exists():
         number += 1
-        place = shelf / f"{stamp}-{why}-{number}"
+        place = shelf / f"{name}-{number}"
     make_private(place)
     _move_both(folder, place)
     sync_folder(shelf)

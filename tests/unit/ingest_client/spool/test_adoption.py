@@ -10,7 +10,14 @@ from ingest_client.ledger import Ledger
 from ingest_client.spool import Checkpoint, Spool, SpoolRefused, SpoolSettings
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.files import DiskFiles
-from ingest_client.spool.instance import instances, make_private, refuse_network, try_lock
+from ingest_client.spool.instance import (
+    instances,
+    make_private,
+    move_shelves,
+    refuse_network,
+    set_files_aside,
+    try_lock,
+)
 from ingest_client.spool.jobs import Progress
 from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
 
@@ -145,6 +152,42 @@ def _deliver_some(desk: Desk) -> list[str]:
     with desk.store.transaction():
         desk.store.acknowledge([each.seq for each in claimed])
     return [each.turn_id for each in claimed]
+
+
+async def test_spools_damaged_in_the_same_second_are_adopted_one_by_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One power cut damages both workers' files for the same reason; then one worker is left."""
+    monkeypatch.setattr("ingest_client.spool.instance.time.strftime", _same_second)
+    both = [await open_spool(tmp_path), await open_spool(tmp_path)]
+    for number, spool in enumerate(both):
+        spool.ledger.observe()
+        await spool.keep(turn(f"t{number}"))
+    for spool in both:
+        await spool.close(5)
+    for folder in instances(tmp_path):
+        set_files_aside(folder, "why")
+    left = await open_spool(tmp_path, QUICK)
+    await eventually_one_instance(tmp_path, left, 2)
+    (folder,) = instances(tmp_path)
+    assert len(list(folder.glob("damaged/*/spool.db"))) == 2
+    assert sorted(await names(left)) == ["t0", "t1"]
+    assert left.ledger == Ledger(observed=2, spooled=2)
+    await left.close(5)
+
+
+def _same_second(*_: object) -> str:
+    return "20270115T080000Z"
+
+
+def test_a_shelf_with_a_name_that_is_taken_moves_under_another(tmp_path: Path) -> None:
+    """Earlier releases named damaged folders by the second alone: such a pair must not block adoption."""
+    ours, theirs = tmp_path / "ours", tmp_path / "adopted" / "theirs"
+    for owner in (ours, theirs):
+        (owner / "damaged" / "20270115T080000Z-why").mkdir(parents=True)
+        (owner / "damaged" / "20270115T080000Z-why" / "spool.db").write_text(owner.name)
+    move_shelves(theirs, ours)
+    assert sorted(path.read_text() for path in ours.glob("damaged/*/spool.db")) == ["ours", "theirs"]
 
 
 async def test_folders_that_are_no_instances_are_left_alone(tmp_path: Path) -> None:
