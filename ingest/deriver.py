@@ -2,20 +2,22 @@
 
 It takes what waits in small batches, derives in a thread, and commits a batch together
 with the removal of its turns from the queue. A crash repeats a batch and changes nothing.
-A turn that cannot be derived is recorded with its reason and never stops the others.
+A turn that cannot be derived, or whose derived rows cannot be saved, is recorded with its
+reason and never stops the others. Nothing that a turn provokes ends the deriver.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from ingest.derivation.derive import Derived, derive
 from ingest.metrics import Metrics
 from ingest.store import derived as derived_tables
-from ingest.store.connection import StoreError
-from ingest.store.rows import Body, Event, TurnRow
+from ingest.store.connection import BusyError, StoreError, UnavailableError
+from ingest.store.derived import Waiting
+from ingest.store.rows import Event
 from ingest.store.store import Store
 
 _log = logging.getLogger("steno.ingest.derive")
@@ -28,17 +30,24 @@ _GIVE_WAY_S: Final = 0.1
 _IDLE_S: Final = 1.0
 _TROUBLE_S: Final = 1.0
 
+Failure: TypeAlias = tuple[int, str]
+"""A turn's sequence number, and why it could not be derived."""
 
-def derive_all(batch: Sequence[tuple[TurnRow, Body]]) -> tuple[list[Derived], list[tuple[int, str]]]:
-    """Derive each turn of the batch on its own: results, and ``(seq, reason)`` of failures."""
+
+def derive_all(batch: Sequence[Waiting]) -> tuple[list[Derived], list[Failure]]:
+    """Derive each turn of the batch on its own: results, and failures."""
     results: list[Derived] = []
-    failures: list[tuple[int, str]] = []
-    for turn, body in batch:
+    failures: list[Failure] = []
+    for one in batch:
         try:
-            results.append(derive(turn, body))
+            results.append(derive(one.turn, one.body()))
         except Exception as error:  # noqa: BLE001 -- whatever a hostile turn provokes, the next one goes on
-            failures.append((turn.seq, f"{type(error).__name__}: {error}"))
+            failures.append((one.turn.seq, _reason(error)))
     return results, failures
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class Deriver:
@@ -87,6 +96,10 @@ class Deriver:
                 _log.warning("derivation waits for the store: %s", error)
                 await self._rest(_TROUBLE_S)
                 continue
+            except Exception:  # noqa: BLE001 -- a bug of ours ends neither the service nor, for ever, derivation
+                _log.exception("derivation failed, and tries again")
+                await self._rest(_TROUBLE_S)
+                continue
             if not busy and not self._wake.is_set():
                 self._idle.set()
                 await self._rest(_IDLE_S)
@@ -100,6 +113,18 @@ class Deriver:
         if not batch:
             return False
         results, failures = await asyncio.to_thread(derive_all, batch)
+        try:
+            await self._save(results, failures)
+        except (UnavailableError, BusyError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever it is, each turn is saved alone and has its own
+            _log.warning("a batch of %d turns is saved one by one: %a", len(batch), _reason(error))
+            await self._save_each(results, failures)
+        if busy:
+            await asyncio.sleep(min(_GIVE_WAY_S, time.monotonic() - began))
+        return True
+
+    async def _save(self, results: Sequence[Derived], failures: Sequence[Failure]) -> None:
         events = await self._store.write(
             lambda connection: derived_tables.save(connection, results, failures)
         )
@@ -108,9 +133,16 @@ class Deriver:
         self._metrics.derived.labels("failed").inc(len(failures))
         for seq, reason in failures:
             _log.warning("turn %d could not be derived: %a", seq, reason)
-        if busy:
-            await asyncio.sleep(min(_GIVE_WAY_S, time.monotonic() - began))
-        return True
+
+    async def _save_each(self, results: Sequence[Derived], failures: Sequence[Failure]) -> None:
+        await self._save((), failures)
+        for one in results:
+            try:
+                await self._save((one,), ())
+            except (UnavailableError, BusyError):
+                raise
+            except Exception as error:  # noqa: BLE001 -- told in its row
+                await self._save((), ((one.turn.seq, f"not saved: {_reason(error)}"),))
 
     async def _rest(self, seconds: float) -> None:
         try:

@@ -19,7 +19,7 @@ from capture.requests.request import Request, RequestMessage
 from capture.turn import Result
 from ingest.derivation.canonical import as_list, as_mapping, as_text
 from ingest.derivation.kinds import Kind, kind_of
-from ingest.store.rows import TurnRow
+from ingest.store.rows import MOST, TurnRow
 
 LABEL: Final = 200
 """Characters of a label."""
@@ -126,13 +126,13 @@ def tokens_of(usage: Mapping[str, object]) -> Tokens:
     counts = {name: _count(usage.get(name)) for name in Tokens.__struct_fields__}
     halves = (counts["input_tokens"], counts["output_tokens"])
     if counts["total_tokens"] is None and halves[0] is not None and halves[1] is not None:
-        counts["total_tokens"] = halves[0] + halves[1]
+        counts["total_tokens"] = min(halves[0] + halves[1], MOST)
     return Tokens(**counts)
 
 
 def _count(value: object) -> int | None:
     """A count that every engine can hold."""
-    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST
     return value if usable and isinstance(value, int) else None
 
 

@@ -99,12 +99,16 @@ def _ids(connection: Connection, sql: str, seqs: Sequence[int]) -> list[str]:
 
 _SUBTRACT: Final = (
     "UPDATE usage_days SET "  # noqa: S608 -- constants
-    + ", ".join(f"{name} = usage_days.{name} - u.{name}" for name in COUNTS)
+    + ", ".join(
+        f"{name} = CASE WHEN u.{name} > usage_days.{name} THEN 0 ELSE usage_days.{name} - u.{name} END"
+        for name in COUNTS
+    )
     + " FROM usage u WHERE u.tenant = ? AND u.session_id = ? AND usage_days.tenant = u.tenant"
     " AND usage_days.day = u.day AND usage_days.provider = u.provider AND usage_days.model = u.model"
     " AND usage_days.agent_name = u.agent_name"
 )
-"""A session has one row of usage for a day, provider, model and agent."""
+"""A session has one row of usage for a day, provider, model and agent. Sums that stopped at their
+bound do not go below 0."""
 _DROP_EMPTY: Final = (
     "DELETE FROM usage_days WHERE tenant = ? AND turns = 0 AND (day, provider, model, agent_name) IN"
     " (SELECT day, provider, model, agent_name FROM usage WHERE tenant = ? AND session_id = ?)"

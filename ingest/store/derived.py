@@ -4,42 +4,80 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ingest.derivation.derive import Derived
 from ingest.derivation.steps import EXCERPT, Step
 from ingest.store import nodes, tables
-from ingest.store.connection import Connection, Purpose
+from ingest.store.connection import Connection, Purpose, Row
 from ingest.store.merge import by_day, merge_run, merge_session, placeholder, usage_of
-from ingest.store.rows import COUNTS, Body, Event, RunRow, SessionRow, StepRow, TurnRow
-from ingest.store.turns import NAME_LIMIT, body_of, clean
+from ingest.store.packing import unpack
+from ingest.store.rows import COUNTS, MOST, Body, Event, RunRow, SessionRow, StepRow, TurnRow
+from ingest.store.turns import NAME_LIMIT, clean
 
 _EVENTS_AT_ONCE: Final = 10
 """Events of one notification: PostgreSQL takes less than 8,000 bytes."""
 _NOTHING: Final = "DO NOTHING"
 _REPLACING_SESSION: Final = tables.replacing(SessionRow, "tenant", "id")
 _REPLACING_RUN: Final = tables.replacing(RunRow, "tenant", "id")
-_ADDING: Final = "(tenant, day, provider, model, agent_name, session_id) DO UPDATE SET " + ", ".join(
-    f"{name} = usage.{name} + excluded.{name}" for name in COUNTS
-)
-_ADDING_DAYS: Final = "(tenant, day, provider, model, agent_name) DO UPDATE SET " + ", ".join(
-    f"{name} = usage_days.{name} + excluded.{name}" for name in COUNTS
-)
-_TURN_COLUMNS: Final = len(TurnRow.__struct_fields__)
+
+
+def _adding(table: str, *key: str) -> str:
+    """The ON CONFLICT clause that adds the counts up, to :data:`MOST` at most."""
+    sums = [
+        f"{name} = CASE WHEN {table}.{name} > {MOST} - excluded.{name} THEN {MOST}"
+        f" ELSE {table}.{name} + excluded.{name} END"
+        for name in COUNTS
+    ]
+    return f"({', '.join(key)}) DO UPDATE SET {', '.join(sums)}"
+
+
+_DAY_KEY: Final = ("tenant", "day", "provider", "model", "agent_name")
+_ADDING: Final = _adding("usage", *_DAY_KEY, "session_id")
+_ADDING_DAYS: Final = _adding("usage_days", *_DAY_KEY)
 _PENDING: Final = (
-    f"SELECT {tables.columns(TurnRow, 't.')}, b.request, b.response, b.meta, b.session,"  # noqa: S608 -- constants
-    " b.raw_response, b.raw_response_encoding"
-    " FROM pending p JOIN turns t ON t.seq = p.seq JOIN bodies b ON b.seq = p.seq"
+    f"SELECT {tables.columns(TurnRow, 't.')} FROM pending p JOIN turns t ON t.seq = p.seq"  # noqa: S608 -- constants
     " ORDER BY p.seq LIMIT ?"
 )
+_BODIES: Final = "SELECT seq, request, response, meta, session FROM bodies WHERE seq IN"
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+"""Bodies of a batch, as posted: what is derived of them takes several times that."""
 
 
-def pending(connection: Connection, limit: int) -> list[tuple[TurnRow, Body]]:
-    """The oldest turns that wait for derivation, with their bodies."""
-    return [
-        (tables.load(TurnRow, row[:_TURN_COLUMNS]), body_of(row[_TURN_COLUMNS:]))
-        for row in connection.run(_PENDING, (limit,))
-    ]
+class LostBodyError(Exception):
+    """The turn has no body: a damaged store, or somebody's hand."""
+
+
+class Waiting(Struct, frozen=True):
+    """A turn that waits. Its body is packed, because a batch of them unpacked would be large."""
+
+    turn: TurnRow
+    packed: Row | None
+
+    def body(self) -> Body:
+        """What is derived from, so without the upstream's bytes. Raises whatever a damaged body provokes."""
+        if self.packed is None:
+            raise LostBodyError("its body is gone")
+        request, response, meta, session = (unpack(bytes(cast("bytes", part))) for part in self.packed)
+        return Body(request=request, response=response, meta=meta, session=session)
+
+
+def pending(connection: Connection, limit: int) -> list[Waiting]:
+    """The oldest turns that wait for derivation, with their bodies: few where they are large."""
+    found: list[TurnRow] = []
+    size = 0
+    for row in connection.run(_PENDING, (limit,)):
+        turn = tables.load(TurnRow, row)
+        size += turn.body_bytes
+        if found and size > _BATCH_BYTES:
+            break
+        found.append(turn)
+    bodies = {
+        row[0]: row[1:]
+        for marks, chunk in tables.chunks([turn.seq for turn in found])
+        for row in connection.run(f"{_BODIES} ({marks})", chunk)
+    }
+    return [Waiting(turn, bodies.get(turn.seq)) for turn in found]
 
 
 def backlog(connection: Connection) -> tuple[int, int]:

@@ -13,10 +13,11 @@ import msgspec
 from ingest.derivation.derive import Derived
 from ingest.derivation.sessions import Session
 from ingest.derivation.steps import Status, Step
-from ingest.store.rows import COUNTS, RunRow, SessionRow, TurnRow, UsageDayRow, UsageRow
+from ingest.store.rows import COUNTS, MOST, RunRow, SessionRow, TurnRow, UsageDayRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, clean
 
 _NEWEST: Final = ("auth_subject", "harness_version", "cwd", "name", "parent_id")
+_TOKENS: Final = ("input_tokens", "output_tokens", "total_tokens")
 _METADATA: Final = 65_536
 """Bytes of metadata that a session keeps."""
 
@@ -69,10 +70,25 @@ def _session(turn: TurnRow, identifier: str, harness_id: str, harness_session_id
 def _merged(kept: str, said: Mapping[str, object], *, newer: bool) -> str:
     if not said:
         return kept
-    old = cast("dict[str, object]", msgspec.json.decode(kept))
-    merged = {**old, **said} if newer else {**said, **old}
-    text = msgspec.json.encode(merged).decode().replace("\\u0000", "\ufffd")
+    try:
+        old = cast("dict[str, object]", msgspec.json.decode(kept))
+    except msgspec.DecodeError:  # an earlier version replaced NUL in the encoded text, and spoiled some
+        old, kept = {}, "{}"
+    new = cast("dict[str, object]", _without_nul(said))
+    text = msgspec.json.encode({**old, **new} if newer else {**new, **old}).decode()
     return text if len(text) <= _METADATA else kept
+
+
+def _without_nul(value: object) -> object:
+    """A decoded value whose texts PostgreSQL takes. An escape that is spelled out is text, and stays."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_without_nul(item) for item in cast("list[object]", value)]
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, object]", value).items()
+        return {name.replace("\0", "\ufffd"): _without_nul(item) for name, item in items}
+    return value
 
 
 def merge_run(row: RunRow | None, turn: TurnRow, session_id: str, step: Step) -> tuple[RunRow, bool]:
@@ -109,9 +125,8 @@ def _span(row: SessionRow | RunRow, turn: TurnRow) -> None:
 
 
 def _add(row: SessionRow | RunRow, step: Step) -> None:
-    row.input_tokens += step.tokens.input_tokens or 0
-    row.output_tokens += step.tokens.output_tokens or 0
-    row.total_tokens += step.tokens.total_tokens or 0
+    for name in _TOKENS:
+        setattr(row, name, min(getattr(row, name) + (getattr(step.tokens, name) or 0), MOST))
 
 
 def usage_of(derived: Iterable[Derived]) -> list[UsageRow]:
@@ -135,7 +150,7 @@ def usage_of(derived: Iterable[Derived]) -> list[UsageRow]:
         )
         row.turns += 1
         for name in step.tokens.__struct_fields__:
-            setattr(row, name, getattr(row, name) + (getattr(step.tokens, name) or 0))
+            setattr(row, name, min(getattr(row, name) + (getattr(step.tokens, name) or 0), MOST))
         rows[key] = row
     return [rows[key] for key in sorted(rows)]
 
@@ -147,5 +162,5 @@ def by_day(rows: Iterable[UsageRow]) -> list[UsageDayRow]:
         key = (row.tenant, row.day, row.provider, row.model, row.agent_name)
         day = days.setdefault(key, UsageDayRow(*key))
         for name in COUNTS:
-            setattr(day, name, getattr(day, name) + getattr(row, name))
+            setattr(day, name, min(getattr(day, name) + getattr(row, name), MOST))
     return list(days.values())

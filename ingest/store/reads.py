@@ -12,7 +12,7 @@ from msgspec import Struct
 from ingest.store import tables
 from ingest.store.connection import Connection, Row, Value
 from ingest.store.packing import unpack
-from ingest.store.rows import COUNTS, NodeDetail, RunRow, SessionRow, State, StepRow, TurnRow, UsageRow
+from ingest.store.rows import COUNTS, MOST, NodeDetail, RunRow, SessionRow, State, StepRow, TurnRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, clean, key_hash
 
 _TURN: Final = tables.columns(TurnRow, "t.")
@@ -214,13 +214,19 @@ def _node(row: Row) -> NodeDetail:
 USAGE_KEYS: Final = ("day", "provider", "model", "agent_name", "session_id")
 
 
+def _sum(name: str) -> str:
+    """The sum of a count, :data:`MOST` at most: doubles are exact up to there, and do not overflow beyond."""
+    total = f"sum(CAST({name} AS DOUBLE PRECISION))"
+    return f"CASE WHEN {total} < {MOST} THEN CAST({total} AS BIGINT) ELSE {MOST} END"
+
+
 def usage(
     connection: Connection, tenant: str, by: Sequence[str], span: tuple[str, str], limit: int
 ) -> list[UsageRow]:
     """Token totals of a tenant, grouped by ``by`` (of :data:`USAGE_KEYS`), from day to day inclusive."""
     table = "usage" if "session_id" in by else "usage_days"
     keys = ", ".join(name if name in by else f"'' AS {name}" for name in USAGE_KEYS)
-    counts = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in COUNTS)
+    counts = ", ".join(_sum(name) for name in COUNTS)
     grouped = ("tenant", *by)
     # Without days the groups are read in order, up to the limit: SQLite would read all the days instead.
     day = "day" if "day" in by else "CAST(day AS TEXT)"

@@ -9,6 +9,9 @@ from typing import Final
 
 from msgspec import Struct
 
+MOST: Final = (1 << 53) - 1
+"""What sums of tokens stop at: every reader of JSON still reads it exactly, and no engine overflows."""
+
 
 @unique
 class Source(StrEnum):

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from ingest.app import engine_of
-from ingest.derivation.derive import derive
+from ingest.deriver import derive_all
 from ingest.store import derived, nodes, reads, turns
 from ingest.store.connection import Connection, Row, Value
 from ingest.store.postgres import PostgresEngine
@@ -60,8 +60,7 @@ def explaining(database_url: str) -> Generator[Explaining]:
     connection = engine.writer()
     connection.begin()
     turns.put(connection, [new_turn(f"{n}", key=f"{n}") for n in range(2000)])
-    batch = derived.pending(connection, 2000)
-    derived.save(connection, [derive(*one) for one in batch])
+    derived.save(connection, *derive_all(derived.pending(connection, 2000)))
     connection.commit()
     connection.run("ANALYZE")
     postgres = isinstance(engine, PostgresEngine)
