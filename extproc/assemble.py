@@ -74,13 +74,14 @@ class Unmade:
     all of it for credentials, at some ten megabytes a second.
 
     ``request``: without its coding, where that could be undone; ``payload``: the turn without its request,
-    where it could be written.
+    where it could be written; ``withhold``: write the sizes of bodies and nothing of them.
     """
 
     outcome: Outcome
     reason: str
     request: bytes | None = None
     payload: bytes | None = None
+    withhold: bool = False
 
     def searched_bytes(self, captured: Captured) -> int:
         """What there is to search."""
@@ -358,6 +359,7 @@ def quarantined(captured: Captured, identity: TurnIdentity, unmade: Unmade) -> R
         unmade.reason,
         request=unmade.request,
         payload=unmade.payload,
+        withhold=unmade.withhold,
     )
     return Record(
         turn_id=identity.turn_id,

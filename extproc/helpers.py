@@ -4,8 +4,8 @@
 
 One job at a time: what is large is also rare, and memory is promised for one. A helper that
 dies, or takes longer than five minutes, is replaced and the job tried once more; then the exchange is
-quarantined as it is, with that reason. The pipes are served by a thread, which waits for the
-system and not for the GIL; pickles go through them without ever being whole in memory, so that a
+quarantined with that reason and without its bodies: what killed the helpers would be done here.
+The pipes are served by a thread, which waits for the system and not for the GIL; pickles go through them without ever being whole in memory, so that a
 body is there once and not three times.
 """
 
@@ -103,7 +103,7 @@ class Helper:
                 return made
         self.counters.given_up += 1
         reason = f"internal error: {TRIES} helper processes died of it: see the log"
-        unmade = Unmade(outcome=Outcome.REDUCER_ERROR, reason=reason)
+        unmade = Unmade(outcome=Outcome.REDUCER_ERROR, reason=reason, withhold=True)
         return quarantined(captured, identity, unmade), captured.classification
 
     def _answer(self, job: Job) -> Made:

@@ -17,7 +17,8 @@ The format (version 1). Members at their default are left out.
     payload            where the answer could be reduced (``marshal_error``, ``request_decode``): the
                        whole turn as it would be sent, its request null
 
-Withheld are bytes that are no text, unless raw: nobody could say what secrets they hold.
+Withheld are bytes that are no text, unless raw: nobody could say what secrets they hold; and those
+that no process could assemble, raw or not.
 ``extproc.revival`` makes a turn of it again.
 """
 
@@ -91,9 +92,11 @@ def write(
     *,
     request: bytes | None = None,
     payload: bytes | None = None,
+    withhold: bool = False,
 ) -> bytes:
     """The document. ``request``: without its coding, where that could be undone; ``payload``: the
-    turn without its request, where the turn could be written.
+    turn without its request, where the turn could be written. ``withhold``: no body, only its size: there
+    is nobody to search it.
     """
     raw = captured.policy.quarantine_raw
     ended = captured.ended or captured.started
@@ -113,8 +116,10 @@ def write(
         request_headers=_headers(captured.head.headers),
         response_headers=_headers(captured.response_headers),
         classification=captured.classification,
-        request=_part(captured.request.joined() if request is None else request, raw=raw),
-        response=_response(captured, raw=raw),
+        request=Part(withheld_bytes=captured.request.kept_bytes)
+        if withhold
+        else _part(captured.request.joined() if request is None else request, raw=raw),
+        response=_withheld_response(captured) if withhold else _response(captured, raw=raw),
         payload=UNSET if payload is None else Raw(payload if raw else _redacted(payload)),
     )
     return msgspec.json.encode(kept)
@@ -142,6 +147,12 @@ def began_and_ended(kept: Kept) -> tuple[Instant, Instant]:
 def _response(captured: Captured, *, raw: bool) -> Part | None:
     answer = captured.reducer.document if captured.reducer is not None else bytes(captured.error_body)
     return _part(answer, raw=raw) if answer else None
+
+
+def _withheld_response(captured: Captured) -> Part | None:
+    reducer = captured.reducer
+    size = len(captured.error_body) if reducer is None else 0 if reducer.is_stream else reducer.decoded_bytes
+    return Part(withheld_bytes=size) if size else None
 
 
 def _part(data: bytes, *, raw: bool) -> Part:

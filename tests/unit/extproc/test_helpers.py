@@ -15,6 +15,7 @@ from unittest.mock import ANY
 import pytest
 
 from capture.outcomes import Outcome
+from extproc import quarantine
 from extproc.assemble import TurnIdentity, assemble
 from extproc.captured import Captured
 from extproc.events import Event
@@ -107,6 +108,10 @@ async def test_a_turn_that_helpers_die_of_is_quarantined(helper: Helper) -> None
     assert made.quarantine is not None
     assert made.quarantine.outcome is Outcome.REDUCER_ERROR
     assert "helper" in made.quarantine.reason
+    kept = quarantine.read(made.body)
+    assert kept.request == quarantine.Part(withheld_bytes=len(HOSTILE)), (
+        "the worker does not do what killed them"
+    )
     assert (helper.counters.deaths, helper.counters.given_up) == (2, 1)
     again, _ = await helper.assemble(captured(*TURN), IDENTITY)
     assert isinstance(again, Record), "the next one has a helper again"
