@@ -22,6 +22,8 @@ SLOWEST: Final = 256 * 1024
 _INLINE_BYTES: Final = 16 * 1024
 """Larger bodies are decoded in a thread: what unfolds from them would hold up every other request."""
 _ZSTD_WINDOW: Final = 1 << 25
+_MEMBERS: Final = 10_000
+"""Most members of one body: making a decoder for each of millions of empty ones would take minutes."""
 
 
 class OversizeError(Exception):
@@ -118,32 +120,72 @@ class Reading:
         return decoded
 
 
+class _Zip:
+    """One member of gzip, or one stream of zlib."""
+
+    piece: Final = 64 * 1024
+
+    def __init__(self, window: int) -> None:
+        self._unzip = zlib.decompressobj(window)
+
+    def feed(self, part: memoryview, most: int) -> bytes:
+        """What ``part`` decodes to, no longer than ``most``."""
+        return self._unzip.decompress(part, most)
+
+    @property
+    def spare(self) -> int | None:
+        """How many of the bytes fed come after the end; None before it."""
+        return len(self._unzip.unused_data) if self._unzip.eof else None
+
+
+class _Zstd:
+    """One frame."""
+
+    piece: Final = 256
+    """So few bytes are at most 8 MiB decoded (64 blocks of 128 KiB): the decoder takes no limit."""
+
+    def __init__(self) -> None:
+        self._unzstd = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+
+    def feed(self, part: memoryview, most: int) -> bytes:
+        """What ``part`` decodes to, no longer than ``most``."""
+        return self._unzstd.decompress(part)[:most]
+
+    @property
+    def spare(self) -> int | None:
+        """How many of the bytes fed come after the end; None before it."""
+        return len(self._unzstd.unused_data) if self._unzstd.eof else None
+
+
 def _uncoded(data: bytes, coding: str, most: int) -> bytes:
-    if coding == "zstd":
-        return _unzstd(data, most)
-    return _unzip(data, _CODINGS[coding], most)
+    """All members or frames of ``data`` (deflate has one), decoded up to ``most`` bytes.
 
-
-def _unzip(data: bytes, window: int, most: int) -> bytes:
-    unzip = zlib.decompressobj(window)
+    What cannot be decoded is refused, wherever it stands, and so is what ends early: a part
+    of a body may look like a whole one.
+    """
+    view, at, decoded, members = memoryview(data), 0, bytearray(), 0
+    member: _Zip | _Zstd | None = None
     try:
-        decoded = unzip.decompress(data, most)
-    except zlib.error as error:
+        while at < len(view):
+            if member is None:
+                members += 1
+                if members > (1 if coding == "deflate" else _MEMBERS):
+                    raise CodingError(
+                        "the content coding is followed by something else, or has too many parts"
+                    )
+                member = _Zstd() if coding == "zstd" else _Zip(_CODINGS[coding])
+            part = view[at : at + member.piece]
+            decoded += member.feed(part, most - len(decoded))
+            if len(decoded) >= most:
+                return bytes(decoded)
+            spare = member.spare
+            at += len(part) - (spare or 0)
+            member = member if spare is None else None
+    except (zlib.error, zstandard.ZstdError) as error:
         raise CodingError(f"the content coding could not be undone: {error}") from error
-    if not unzip.eof and len(decoded) < most:
+    if member is not None or not members:
         raise CodingError("the content coding ends early")
-    return decoded
-
-
-def _unzstd(data: bytes, most: int) -> bytes:
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(data) as reader:
-            decoded = reader.read(most)
-    except zstandard.ZstdError as error:
-        raise CodingError(f"the content coding could not be undone: {error}") from error
-    if not decoded:
-        raise CodingError("the content coding ends early")
-    return decoded
+    return bytes(decoded)
 
 
 def is_json(content_type: str) -> bool:
