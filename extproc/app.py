@@ -52,6 +52,9 @@ _log = logging.getLogger(__name__)
 _STREAMS_SHARE: Final = 0.5
 """Of the drain time, for streams that are still open."""
 
+_FLUSH_AGAIN_S: Final = 0.5
+"""How long a disk in trouble is left alone before it is asked again: nothing is called durable meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -208,7 +211,8 @@ class Worker:
     async def _commit(self) -> None:
         """Return when everything counted so far is on disk: writes come to the spool in order."""
         assert self._spool is not None
-        await self._spool.forget("")
+        while not await self._spool.flush():  # noqa: ASYNC110 - a disk that works again sets no event
+            await asyncio.sleep(_FLUSH_AGAIN_S)
 
     # -- pages ----------------------------------------------------------------
 

@@ -239,6 +239,10 @@ class Spool:
         """Keep a refused turn for a person."""
         await self._ask(lambda desk: desk.dead_letter(seq, outcome, reason, attempt), writes=True)
 
+    async def flush(self) -> bool:
+        """Write what was counted so far. False: the disk does not take it now; the counts are kept."""
+        return await self._ask(_flushed, writes=True, instead=_refused)
+
     # Checkpoints
 
     async def checkpoint(self, snapshot: Checkpoint) -> bool:
@@ -374,6 +378,10 @@ def _refused(_reason: str) -> bool:
 
 def _none_interrupted(_reason: str) -> list[Checkpoint]:
     return []
+
+
+def _flushed(_: Desk) -> bool:
+    return True
 
 
 def _nothing(_: object) -> None:

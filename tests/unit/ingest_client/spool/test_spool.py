@@ -14,7 +14,7 @@ from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Quarantine, Record, Shed, Sink
 from ingest_client.spool import Checkpoint, Checkpoints, FullPolicy, Queue, Spool, SpoolRefused, SpoolSettings
 from ingest_client.spool.rows import Row
-from ingest_client.spool.sql import connect
+from ingest_client.spool.sql import connect, integer
 from ingest_client.spool.store import Store
 from tests.unit.ingest_client.spool.parts import SECOND, START, Clock, Tried, turn
 
@@ -132,6 +132,23 @@ async def test_counts_that_no_turn_carries_are_durable_within_a_second(place: Pl
     await asyncio.sleep(1.2)
     assert not first.ledger.unsaved
     assert first.condition.commits >= 1
+
+
+async def test_counts_are_on_disk_when_a_flush_says_so_and_it_does_not_while_the_disk_is_full(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said to be on disk is never looked for again. One that is refused leaves no job behind."""
+    spool = await place.open()
+    await asyncio.sleep(0.2)
+    with monkeypatch.context() as full:
+        full.setattr(Store, "note", _disk_full)
+        spool.ledger.observe()
+        assert [await spool.flush() for _ in range(5)] == [False] * 5
+        assert spool._writer._owed == []
+        assert await _observed_on_disk(spool) == 0
+    await asyncio.sleep(0.3)
+    assert await spool.flush()
+    assert await _observed_on_disk(spool) == 1
 
 
 async def test_a_retry_waits_for_its_time_and_keeps_its_attempts(place: Place) -> None:
@@ -607,6 +624,12 @@ def _interrupted(left: Checkpoint) -> Record:
         created_at_ns=left.started_at_ns,
         interrupted=True,
     )
+
+
+async def _observed_on_disk(spool: Spool) -> int:
+    """As the table has it, in no one's memory."""
+    sql = "SELECT ifnull(sum(n), 0) FROM ledger WHERE term = 'observed'"
+    return await spool._ask(lambda desk: integer(desk.store.connection, sql))
 
 
 def _disk_full(*_: object) -> None:
