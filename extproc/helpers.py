@@ -5,8 +5,8 @@
 One job at a time: what is large is also rare, and memory is promised for one. A helper that
 dies, or takes longer than five minutes, is replaced and the job tried once more; then the exchange is
 quarantined with that reason and without its bodies: what killed the helpers would be done here.
-The pipes are served by a thread, which waits for the system and not for the GIL; pickles go through them without ever being whole in memory, so that a
-body is there once and not three times.
+The pipes are served by a thread, which waits for the system and not for the GIL; pickles go
+through them without ever being whole in memory, so that a body is there once and not three times.
 """
 
 import asyncio

@@ -12,15 +12,14 @@ are redacted). Without a data directory, on a full shelf or a failing disk the r
 memory, compressed, on the account of its exchange.
 
 All disk work and all bookkeeping of the file happen in one thread; the loop hands over and is
-told. A disk that hangs costs the requests that lie on it, never the reader.
+told. A disk that hangs costs the requests that lie on it, never the reader: what is on its way to it
+is bounded, and more stays in memory as it came.
 """
 
 import asyncio
 import logging
 import os
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Final
 
 import zstandard
 
+from extproc.disk_thread import DiskThread
 from extproc.extents import Extents
 from extproc.request_body import RequestBody
 
@@ -35,6 +35,11 @@ _log = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 1 << 30
 """Of disk. Beyond it requests stay in memory."""
+
+ON_THEIR_WAY_BYTES: Final = 32 << 20
+"""Handed to the thread and not answered yet: an exchange that ends meanwhile gives its budget back, and the
+bytes are there all the same. A larger request goes when it goes alone.
+"""
 
 FETCH_S: Final = 10.0
 """A disk that takes longer has lost the request."""
@@ -53,6 +58,7 @@ class ShelfCounters:
     fetched: int = 0
     failed: int = 0
     lost: int = 0
+    waited: int = 0
 
 
 class _Kept:
@@ -82,7 +88,8 @@ class Shelf:
         self._folder = folder
         self._extents = Extents(max_bytes)
         self._file = -1
-        self._thread = ThreadPoolExecutor(1, "shelf")
+        self._thread = DiskThread("shelf")
+        self._on_their_way_bytes = 0
         self.counters = ShelfCounters()
 
     @property
@@ -92,16 +99,19 @@ class Shelf:
 
     def put(self, request: RequestBody) -> None:
         """Move a request that is whole out of the way. Returns at once."""
-        loop = asyncio.get_running_loop()
-        moving = loop.run_in_executor(self._thread, self._store, request.joined())
-        moving.add_done_callback(partial(self._moved, request))
+        size = request.kept_bytes
+        if self._on_their_way_bytes and self._on_their_way_bytes + size > ON_THEIR_WAY_BYTES:
+            self.counters.waited += 1
+            return
+        self._on_their_way_bytes += size
+        moving = asyncio.wrap_future(self._thread.submit(partial(self._store, request.joined())))
+        moving.add_done_callback(partial(self._moved, request, size))
 
     async def read(self, place: _Kept) -> bytes | None:
         """The request that lies there; None, counted and logged, when it cannot be had."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(FETCH_S):
-                data = await loop.run_in_executor(self._thread, self._load, place)
+                data = await asyncio.wrap_future(self._thread.submit(partial(self._load, place)))
         except (OSError, zstandard.ZstdError) as error:  # a timeout is an OSError too
             self.counters.lost += 1
             _log.error("a request could not be read back: %s: %s", type(error).__name__, error)
@@ -111,15 +121,15 @@ class Shelf:
 
     def forget(self, place: _Kept) -> None:
         """Nobody reads it any more."""
-        with suppress(RuntimeError):  # the shelf is closed, and the file gone
-            self._thread.submit(self._extents.give, place.offset, place.size)
+        self._thread.submit(partial(self._extents.give, place.offset, place.size))
 
     def close(self) -> None:
         """Let go of the file; what lies there is gone."""
         self._thread.submit(self._close)
-        self._thread.shutdown(wait=False)
+        self._thread.close()
 
-    def _moved(self, request: RequestBody, moving: "asyncio.Future[_Kept | bytes]") -> None:
+    def _moved(self, request: RequestBody, size: int, moving: "asyncio.Future[_Kept | bytes]") -> None:
+        self._on_their_way_bytes -= size
         if moving.cancelled():
             return
         error = moving.exception()

@@ -3,6 +3,10 @@
 import asyncio
 import os
 import stat
+import subprocess
+import sys
+import threading
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 from extproc.budget import BASE_BYTES, Account, Budget
 from extproc.extents import BLOCK_BYTES, Extents
 from extproc.request_body import RequestBody
-from extproc.shelf import Shelf, fetch
+from extproc.shelf import ON_THEIR_WAY_BYTES, Shelf, fetch
 
 TEXT = b'{"messages": ["' + os.urandom(100_000).hex().encode() + b'"]}'
 
@@ -183,6 +187,62 @@ async def test_a_large_request_is_not_packed_where_that_would_hold_the_loop() ->
     request = body(None, b"again and " * 30_000)
     request.pack()
     assert request.joined() is request.joined(), "no copy is made: it is not compressed"
+
+
+async def test_a_disk_that_hangs_holds_a_bounded_part_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exchanges that end give their budget back, and the bytes on their way are bounded all the same."""
+    hangs = threading.Event()
+    real = os.pwrite
+
+    def hanging(file: int, data: bytes, offset: int) -> int:
+        hangs.wait(30)
+        return real(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", hanging)
+    shelf = Shelf(tmp_path)
+    tracemalloc.start()
+    kept: list[RequestBody] = []
+    for number in range(100):
+        request = body(None, os.urandom(1 << 20))
+        shelf.put(request)
+        if number % 50:
+            request.drop()
+        else:
+            kept.append(request)
+    held_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held_bytes < ON_THEIR_WAY_BYTES + (8 << 20)
+    assert shelf.counters.waited == 100 - ON_THEIR_WAY_BYTES // (1 << 20)
+    assert kept[1].in_memory
+    hangs.set()
+    async with asyncio.timeout(10):
+        while not shelf.counters.shelved:
+            await asyncio.sleep(0.005)
+    assert await fetch(kept[0])
+    await put(shelf, kept[1])
+    assert not kept[1].in_memory, "the disk is back"
+    shelf.close()
+
+
+async def test_a_shelf_that_is_closed_loses_what_lies_on_it(tmp_path: Path) -> None:
+    """By name: nobody who waits is cancelled."""
+    shelf = Shelf(tmp_path)
+    request = body()
+    await put(shelf, request)
+    shelf.close()
+    assert not await fetch(request)
+    assert shelf.counters.lost == 1
+
+
+def test_a_disk_that_hangs_does_not_hold_the_exit() -> None:
+    """The process ends though its thread never comes back."""
+    program = (
+        "import time; from extproc.disk_thread import DiskThread; "
+        "t = DiskThread('x'); t.submit(lambda: time.sleep(60)); t.close()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40_000)), max_size=60))
