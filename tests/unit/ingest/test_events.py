@@ -4,16 +4,20 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from ingest import streaming
+from ingest.access import read_keys
 from ingest.events import GAP, QUEUE, Hub
 from ingest.store.rows import Event
 from ingest.streaming import event_lines
 from tests.paths import needs
 from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
 from tests.unit.ingest.running import Client, service, turn
+from tests.unit.ingest.test_access import bearer, key, keys_file
 
 SESSION = {"harness_id": "h", "harness_session_id": "s"}
 
@@ -70,7 +74,7 @@ async def test_a_slow_listener_is_told_what_it_missed() -> None:
 
 async def test_the_stream_is_server_sent_events_and_ends_with_the_service() -> None:
     hub = Hub()
-    lines = event_lines(hub, "t")
+    lines = event_lines(hub, "t", lambda: True)
     assert await anext(lines) == b": listening\n\n"
     hub.publish([Event(kind="finalize", tenant="t", run_id="r\n", status="error")])
     name, data = (await anext(lines)).decode().rstrip("\n").split("\n")
@@ -85,3 +89,26 @@ async def test_the_stream_is_server_sent_events_and_ends_with_the_service() -> N
     with pytest.raises(StopAsyncIteration):
         await anext(lines)
     assert hub.listening == 0
+
+
+@pytest.mark.parametrize("fewer", [[], [key("r", ["b"], "read")], [key("r", ["a"], "write")]])
+async def test_a_stream_ends_with_the_key_that_opened_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fewer: list[dict[str, Any]]
+) -> None:
+    """Taken out, or changed to be good for less: nothing more is told to it, with or without events."""
+    monkeypatch.setattr(streaming, "_BEAT_S", 0.05)
+    keys = keys_file(tmp_path, key("r", ["a"], "read"))
+    async with service(tmp_path, keys_file=keys) as client:
+        hub = client.service.hub
+        for told in ([], [Event(kind="finalize", tenant="a")]):
+            keys_file(tmp_path, key("r", ["a"], "read"))
+            client.service.access.keys = read_keys(keys.read_bytes())
+            stream = asyncio.ensure_future(client.get("/v1/events?tenant=a", headers=bearer("r")))
+            while not hub.listening:
+                await asyncio.sleep(0.01)
+            client.service.access.keys = read_keys(keys_file(tmp_path, *fewer).read_bytes())
+            hub.publish(told)
+            answer = await asyncio.wait_for(stream, 10)
+            assert answer.status_code == 200
+            assert "finalize" not in answer.text
+            assert answer.text.endswith(": the credential is not good for this any more\n\n")
