@@ -86,12 +86,12 @@ class Books:
         self._new.clear()
 
     def of(self, generation: int) -> Counter[str]:
-        """The terms of one generation, this transaction's counts included."""
-        sums: Counter[str] = Counter()
-        for (number, term), n in (*self.written.items(), *self._new.items()):
-            if number == generation:
-                sums[term] += n
-        return Counter({term: n for term, n in sums.items() if n})
+        """The terms of one generation, this transaction's counts included.
+
+        Looked up, not searched for: a start asks for every life there was.
+        """
+        keys = ((generation, term) for term in TERMS)
+        return Counter({key[1]: n for key in keys if (n := self.written[key] + self._new[key])})
 
     def totals(self) -> Counter[str]:
         """The terms summed over all generations, as committed."""
@@ -135,10 +135,12 @@ class Books:
         0 stands for generations that cannot be read: they become ``stranger``.
         """
         ours = {life.id: number for number, life in self.lives.items()}
+        last = max(self.lives, default=0)
         numbers: dict[int, int] = {}
         for number, life in sorted([*lives.items(), (0, stranger)]):
             if life.id not in ours:
-                ours[life.id] = max(self.lives, default=0) + 1
+                last += 1
+                ours[life.id] = last
                 self._write_life(ours[life.id], life)
             numbers[number] = ours[life.id]
         return numbers
