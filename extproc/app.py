@@ -114,7 +114,10 @@ class Worker:
         self._delivery = Delivery(self._spool, settings.delivery, SystemClock(), random.random)
         self._metrics.registry.register(SpoolMetrics(self._spool))
         self._metrics.registry.register(DeliveryMetrics(self._delivery))
-        self._shelf = Shelf(None if settings.spool.memory_only else settings.data_dir)
+        spool = self._spool
+        self._shelf = Shelf(
+            None if settings.spool.memory_only else settings.data_dir, trouble=lambda: spool.condition.trouble
+        )
         self._helper = Helper(settings.log_level)
         self._pipeline = Pipeline(
             sink=self._spool,

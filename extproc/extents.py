@@ -10,16 +10,23 @@ BLOCK_BYTES: Final = 4096
 class Extents:
     """The free parts of ``max_bytes``, in order and never side by side. Pure."""
 
-    __slots__ = ("_free", "used_bytes")
+    __slots__ = ("_free", "_max_bytes", "used_bytes")
 
     def __init__(self, max_bytes: int) -> None:
-        self._free: list[tuple[int, int]] = [(0, max_bytes // BLOCK_BYTES * BLOCK_BYTES)]
+        self._max_bytes = max_bytes // BLOCK_BYTES * BLOCK_BYTES
+        self._free: list[tuple[int, int]] = [(0, self._max_bytes)]
         self.used_bytes = 0
 
     @property
     def free(self) -> list[tuple[int, int]]:
         """``(offset, size)`` of every free part."""
         return list(self._free)
+
+    @property
+    def end(self) -> int:
+        """Where the last part in use ends: nothing behind it is."""
+        offset, size = self._free[-1] if self._free else (self._max_bytes, 0)
+        return offset if offset + size == self._max_bytes else self._max_bytes
 
     def take(self, size: int) -> int | None:
         """The offset of room for ``size`` bytes; None: there is none."""

@@ -9,7 +9,8 @@ to disk: one zstd frame in a temporary file of the data directory, which is unli
 open (``O_TMPFILE``, mode 0600). Nobody can open it, and it ends with its process: this is
 memory elsewhere, no record, and nothing reads it after a crash (checkpoints are for that; they
 are redacted). Without a data directory, on a full shelf or a failing disk the request stays in
-memory, compressed, on the account of its exchange.
+memory, compressed, on the account of its exchange. The disk is the spool's first: nothing is put
+there while that is in trouble, or has little room left, and what is free at the end of the file goes back.
 
 All disk work and all bookkeeping of the file happen in one thread; the loop hands over and is
 told. A disk that hangs costs the requests that lie on it, never the reader: what is on its way to it
@@ -20,6 +21,8 @@ import asyncio
 import logging
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 1 << 30
 """Of disk. Beyond it requests stay in memory."""
+
+FLOOR_BYTES: Final = 256 << 20
+"""Of the disk stay free, for the spool."""
 
 ON_THEIR_WAY_BYTES: Final = 32 << 20
 """Handed to the thread and not answered yet: an exchange that ends meanwhile gives its budget back, and the
@@ -82,10 +88,22 @@ class _Kept:
 
 
 class Shelf:
-    """See the module. One a worker; ``folder`` None: nothing goes to disk."""
+    """See the module. One a worker; ``folder`` None: nothing goes to disk. ``trouble`` says what is wrong
+    with the disk, as far as others know; empty: nothing.
+    """
 
-    def __init__(self, folder: Path | None, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        max_bytes: int = MAX_BYTES,
+        *,
+        floor_bytes: int = FLOOR_BYTES,
+        trouble: Callable[[], str] = str,
+    ) -> None:
         self._folder = folder
+        self._floor_bytes = floor_bytes
+        self._trouble = trouble
+        self._file_bytes = 0
         self._extents = Extents(max_bytes)
         self._file = -1
         self._thread = DiskThread("shelf")
@@ -104,7 +122,8 @@ class Shelf:
             self.counters.waited += 1
             return
         self._on_their_way_bytes += size
-        moving = asyncio.wrap_future(self._thread.submit(partial(self._store, request.joined())))
+        store = partial(self._store, request.joined(), None if self._trouble() else self._folder)
+        moving = asyncio.wrap_future(self._thread.submit(store))
         moving.add_done_callback(partial(self._moved, request, size))
 
     async def read(self, place: _Kept) -> bytes | None:
@@ -121,7 +140,7 @@ class Shelf:
 
     def forget(self, place: _Kept) -> None:
         """Nobody reads it any more."""
-        self._thread.submit(partial(self._extents.give, place.offset, place.size))
+        self._thread.submit(partial(self._give, place.offset, place.size))
 
     def close(self) -> None:
         """Let go of the file; what lies there is gone."""
@@ -146,23 +165,35 @@ class Shelf:
 
     # In the thread
 
-    def _store(self, data: bytes) -> _Kept | bytes:
+    def _store(self, data: bytes, folder: Path | None) -> _Kept | bytes:
         compressed = _COMPRESSOR.compress(data)
-        if self._folder is None:
+        if folder is None:
             return compressed
         offset = self._extents.take(len(compressed))
         if offset is None:
             return compressed
         try:
+            if not _has_room(folder, self._floor_bytes + len(compressed)):
+                self._give(offset, len(compressed))
+                return compressed
             if self._file < 0:
-                self._file = _nameless(self._folder)
+                self._file = _nameless(folder)
+            self._file_bytes = max(self._file_bytes, offset + len(compressed))
             _write(self._file, compressed, offset)
         except OSError as error:
-            self._extents.give(offset, len(compressed))
+            self._give(offset, len(compressed))
             self.counters.failed += 1
             _log.error("a request could not be put on disk: %s", error)
             return compressed
         return _Kept(self, offset, len(compressed))
+
+    def _give(self, offset: int, size: int) -> None:
+        """Give back room in the file, and to the disk what is behind all that is in use."""
+        self._extents.give(offset, size)
+        if self._file >= 0 and self._extents.end < self._file_bytes:
+            self._file_bytes = self._extents.end
+            with suppress(OSError):  # it is tried again with the next
+                os.ftruncate(self._file, self._file_bytes)
 
     def _load(self, place: _Kept) -> bytes:
         return zstandard.decompress(os.pread(self._file, place.size, place.offset))
@@ -189,11 +220,17 @@ async def fetch(request: RequestBody) -> bool:
 def _nameless(folder: Path) -> int:
     """A file that nobody else can open. Raises OSError."""
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # O_EXCL: nobody, we neither, can give it a name later (open(2)).
+        return os.open(folder, os.O_TMPFILE | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError:  # a file system that has no such files
         file, name = tempfile.mkstemp(dir=folder)
         Path(name).unlink()
         return file
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize >= size
 
 
 def _write(file: int, data: bytes, offset: int) -> None:

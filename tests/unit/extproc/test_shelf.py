@@ -189,6 +189,60 @@ async def test_a_large_request_is_not_packed_where_that_would_hold_the_loop() ->
     assert request.joined() is request.joined(), "no copy is made: it is not compressed"
 
 
+def _open_file(folder: Path) -> Path:
+    """What stands for the open file of this process there."""
+    held = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return next(each for each in held if str(folder) in str(each.readlink()))
+
+
+def _disk_bytes(folder: Path) -> int:
+    (held,) = _open_files(folder)
+    return held.st_blocks * 512
+
+
+async def test_what_is_free_at_the_end_of_the_file_goes_back_to_the_disk(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    requests = [body() for _ in range(4)]
+    for request in requests:
+        await put(shelf, request)
+    assert _disk_bytes(tmp_path) > 400_000
+    for request in requests[1:]:
+        request.drop()
+    requests.append(body())
+    await put(shelf, requests[-1])  # the thread has come so far
+    assert _disk_bytes(tmp_path) < 250_000
+    assert await fetch(requests[0])
+    assert requests[0].joined() == TEXT
+    for request in requests:
+        request.drop()
+    async with asyncio.timeout(10):
+        while _disk_bytes(tmp_path):
+            await asyncio.sleep(0.005)
+    shelf.close()
+
+
+async def test_the_spool_has_the_disk_first(tmp_path: Path) -> None:
+    """Too little room, or trouble: what would go there stays in memory, compressed."""
+    for shelf in (Shelf(tmp_path, floor_bytes=1 << 60), Shelf(tmp_path, trouble=lambda: "No space left")):
+        request = body()
+        await put(shelf, request)
+        assert request.joined() == TEXT
+        assert (shelf.counters.packed, shelf.counters.shelved, shelf.used_bytes) == (1, 0, 0)
+        assert not _open_files(tmp_path)
+        shelf.close()
+
+
+async def test_nobody_can_give_the_file_a_name(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    await put(shelf, body())
+    file = _open_file(tmp_path)
+    folder = os.open(tmp_path, os.O_PATH)
+    with pytest.raises(FileNotFoundError):  # a directory's number makes it linkat(2), which follows
+        os.link(file, "named", src_dir_fd=folder, dst_dir_fd=folder)
+    os.close(folder)
+    shelf.close()
+
+
 async def test_a_disk_that_hangs_holds_a_bounded_part_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +316,7 @@ def test_extents_never_overlap_and_all_come_back(steps: list[tuple[bool, int]]) 
         assert extents.used_bytes == sum(end - start for start, end in ends)
         free = extents.free
         assert all(start + size < after for (start, size), (after, _) in pairwise(free))
+        assert extents.end == max((end for _, end in ends), default=0)
     for part in taken:
         extents.give(*part)
     assert extents.free == [(0, 50 * BLOCK_BYTES)]
