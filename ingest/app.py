@@ -40,7 +40,7 @@ from ingest.limits import LimitsError
 from ingest.listener import Listener
 from ingest.metrics import Metrics
 from ingest.reading import QueryError
-from ingest.replies import refuse
+from ingest.replies import refuse, told
 from ingest.retention import Retention
 from ingest.routes import router
 from ingest.service import Service
@@ -151,7 +151,7 @@ def build(settings: IngestSettings) -> Application:
             AccessError: _told(403),
             TenantNameError: _told(400, action=_QUERY),
             QueryError: _told(400, action=_QUERY),
-            StoreError: _told(503, "downstream failure: "),
+            StoreError: _away,
             Exception: _bug,
         },
     )
@@ -229,15 +229,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return PlainTextResponse("Method Not Allowed", error.status_code, error.headers)
 
 
-def _told(
-    status: int, prefix: str = "", action: str = ""
-) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _told(status: int, action: str = "") -> Callable[[Request, Exception], Awaitable[Response]]:
     """Answer an exception with ``status`` and its own words."""
 
     async def handler(_: Request, error: Exception) -> Response:
-        return refuse(status, f"{prefix}{error}", action=action)
+        return refuse(status, str(error), action=action)
 
     return handler
+
+
+async def _away(_: Request, error: Exception) -> Response:
+    """Answer a failure of the store; its own words are for the log."""
+    if not isinstance(error, StoreError):
+        raise error
+    _log.warning("a request failed at the store: %a", str(error))
+    return refuse(503, f"downstream failure: {told(error)}")
 
 
 async def _bug(_: Request, error: Exception) -> Response:

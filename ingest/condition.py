@@ -1,5 +1,7 @@
 """The handlers that tell how the service is."""
 
+import asyncio
+import logging
 import os
 import time
 from typing import Final
@@ -9,19 +11,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingest.bodies import ACCEPTED_CODINGS
-from ingest.replies import Alive, Preferred, Pulse, Readiness, reply
+from ingest.replies import Alive, Preferred, Pulse, Readiness, reply, told
 from ingest.store.connection import StoreError
 from ingest.store.derived import backlog
+from ingest.store.store import Store
 from ingest.writing import service_of
 
+_log = logging.getLogger("steno.ingest")
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 FREE_BYTES: Final = 256 * 1024 * 1024
 """Less free disk than this, and the service says it is not ready: commits will fail soon."""
-
-
+_PROBE_S: Final = 2.0
+"""A store that has not answered by then takes no turns in time either."""
 _BATCH_TURNS: Final = 64
-_BATCH_BYTES: Final = 1024 * 1024
 """What one commit and one hand-over to a thread are worth; larger batches gain nothing more."""
+_BATCH_BYTES: Final = 1024 * 1024
+"""The same in bytes."""
 
 
 async def healthy(_: Request) -> Response:
@@ -38,23 +43,38 @@ async def ping(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Say whether turns can be stored: the store answers and takes them, the disk has room, nobody leaves."""
+    """Say whether turns can be stored: the store answers and takes them, the disk has room, nobody leaves.
+
+    Anybody may ask. What a database says of itself (hosts, users) is for the log only.
+    """
     service = service_of(request)
     problems: list[str] = []
     if service.deriver.stopping:
         problems.append("draining")
-    try:
-        await service.store.write(lambda connection: connection.run("SELECT 1"))
-    except StoreError as error:
-        problems.append(f"store: {error}")
-    if not problems and (trouble := service.intake.trouble):
-        problems.append(f"store: {trouble}")  # it answers, and takes nothing: a full disk does that
+    trouble = await _trouble(service.store)
+    if not trouble and not problems and service.intake.trouble:
+        trouble = "it did not take the last turn"  # it answers, and takes nothing: a full disk does that
+    if trouble:
+        problems.append(f"store: {trouble}")
     directory = service.store.directory
     if directory is not None:
         disk = os.statvfs(directory)
         if disk.f_bavail * disk.f_frsize < FREE_BYTES:
             problems.append("disk: almost full")
     return reply(Readiness(not problems, problems), 503 if problems else 200)
+
+
+async def _trouble(store: Store) -> str:
+    """Why turns cannot go to the store now, in words for everybody; empty when they can."""
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            await store.probe()
+    except TimeoutError:
+        return f"it does not answer within {_PROBE_S:g} s"
+    except StoreError as error:
+        _log.warning("the store is not ready: %a", str(error))
+        return told(error)
+    return ""
 
 
 async def metrics(request: Request) -> Response:

@@ -7,6 +7,7 @@ processed is stored as rejected before it is refused, and never takes its id.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +22,15 @@ from ingest.judgement import PROVIDERS, unprocessable
 from ingest.limits import Overrun
 from ingest.metrics import Metrics, WriteStatus, provider_label
 from ingest.rawonly import with_reduction
-from ingest.store.connection import BusyError, StoreError
+from ingest.replies import told
+from ingest.store.connection import BusyError, StoreError, UnavailableError
 from ingest.store.rows import Body, Fate, NewTurn, Put, Source, State
 from ingest.store.store import Store
 from ingest.store.turns import CONFLICT, digest_of, packed
 from ingest.throttle import Throttle
 from ingest.transcript import Transcript
 
+_log = logging.getLogger("steno.ingest")
 RAW_RESPONSE_CAP: Final = 8_388_608
 """Most bytes of a raw response that are kept (``contracts/wire.md`` §7)."""
 _TROUBLE_S: Final = 10.0
@@ -234,7 +237,7 @@ def _downstream(error: StoreError, turn: NewTurn) -> Answer:
         outcome=WriteStatus.DOWNSTREAM_ERROR,
         provider=turn.provider,
         request_id=turn.key,
-        error=f"downstream failure: {error}; nothing was stored, send it again later",
+        error=f"downstream failure: {told(error)}; nothing was stored, send it again later",
     )
 
 
@@ -249,13 +252,12 @@ class Intake:
         self._store = store
         self._metrics = metrics
         self._project = project
-        self._failed: tuple[float, str] | None = None
+        self._failed_at_s: float | None = None
 
     @property
-    def trouble(self) -> str:
-        """Why the last write failed, if it did and that was a moment ago; else empty."""
-        at_s, error = self._failed or (0.0, "")
-        return error if self._failed and time.monotonic() < at_s + _TROUBLE_S else ""
+    def trouble(self) -> bool:
+        """Whether the last write failed, and that was a moment ago."""
+        return self._failed_at_s is not None and time.monotonic() < self._failed_at_s + _TROUBLE_S
 
     async def take(self, posts: Sequence[Posted], writer: Principal) -> list[Answer]:
         """Store what can be stored, in one commit; one answer for each of ``posts``."""
@@ -291,9 +293,13 @@ class Intake:
             puts = await self._store.put(turns)
         except StoreError as error:
             if not isinstance(error, BusyError):  # a queue that is full is emptied by waiting
-                self._failed = time.monotonic(), str(error)
+                self._failed_at_s = time.monotonic()
+            if not isinstance(
+                error, BusyError | UnavailableError
+            ):  # of these the answer, or the writer's log, tells
+                _log.warning("%d turns could not be stored: %a", len(turns), str(error))
             return [_downstream(error, turn) for turn in turns]
-        self._failed = None
+        self._failed_at_s = None
         self._stored()
         took = time.perf_counter() - began
         for turn, put in zip(turns, puts, strict=True):

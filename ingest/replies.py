@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from ingest.store.connection import BusyError, StoreError
 from ingest_client.payload import TurnPayload
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -153,6 +154,14 @@ class NodeList(Struct, frozen=True):
 
     count: int
     nodes: list[Node]
+
+
+def told(error: StoreError) -> str:
+    """A failure of the store in words for everybody.
+
+    A database's own words name its host and user: they go to the log.
+    """
+    return str(error) if isinstance(error, BusyError) else "the store is away or full"
 
 
 def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

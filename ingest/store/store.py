@@ -68,6 +68,13 @@ class Store:
         """Do ``work`` in a transaction; it may be run again if it was rolled back."""
         return await _opened(self._others).write(work, size)
 
+    async def probe(self) -> None:
+        """Go the way of a put, and store nothing. Raises as :meth:`write` does.
+
+        Where puts have a writer of their own, it waits for no other work.
+        """
+        await _opened(self._puts).write(lambda connection: connection.run("SELECT 1"))
+
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Do ``work`` on a connection for reading."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)

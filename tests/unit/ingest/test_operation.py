@@ -77,13 +77,53 @@ async def test_a_store_that_answers_and_takes_nothing_is_not_ready(
             assert (await client.turn(turn())).status_code == 503
         answer = await client.get("/readyz")
         assert answer.status_code == 503
-        assert answer.json()["problems"] == ["store: SQLite: database or disk is full"]
+        assert answer.json()["problems"] == ["store: it did not take the last turn"]
         with monkeypatch.context() as later:
             later.setattr(intake, "_TROUBLE_S", 0.0)
             assert (await client.get("/readyz")).status_code == 200, "it gets another chance"
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.turn(turn())).status_code == 202
         assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_store_that_is_busy_with_something_else_is_ready_where_puts_go_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deriving everything again takes long; on SQLite puts wait for it, and the probe is told so in time."""
+    monkeypatch.setattr(condition, "_PROBE_S", 0.5)
+    store, done = client.service.store, threading.Event()
+    long = asyncio.ensure_future(store.write(lambda _: done.wait(20)))
+    try:
+        answer = await asyncio.wait_for(client.get("/readyz"), 10)
+    finally:
+        done.set()
+        await long
+    expected = [] if store.notifies else ["store: it does not answer within 0.5 s"]
+    assert (answer.json()["problems"], answer.status_code) == (expected, 503 if expected else 200)
+    assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_what_a_database_says_of_itself_is_for_the_log(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Probes and refusals are for everybody, also for those without a credential."""
+    store = type(client.service.store)
+
+    async def gone(*_: object) -> None:
+        raise UnavailableError("connection to host db.internal as user steno failed")
+
+    with monkeypatch.context() as broken:
+        for name in ("probe", "put", "read", "write"):
+            broken.setattr(store, name, gone)
+        answers = [await client.get(path) for path in ("/readyz", "/v1/turns", "/v1/ingest/nodes")]
+        answers += [await client.turn(turn()), await client.post("/v1/derive")]
+        answers += [await client.post("/v1/ingest/batch", json={"turns": [turn()]})]
+    for answer in answers:
+        assert answer.status_code == 503
+        assert "away" in answer.text
+        assert "db.internal" not in answer.text
+        assert "steno failed" not in answer.text
+    assert caplog.text.count("db.internal") >= 4, "nothing is lost for the operator"
 
 
 # Queries.
@@ -287,7 +327,7 @@ async def test_a_listener_that_goes_away_leaves_nothing_behind(client: Client) -
     """Neither in the hub nor as a task that nobody waits for."""
     from ingest.streaming import event_lines  # noqa: PLC0415 -- here only
 
-    lines: Any = event_lines(client.service.hub, "default")
+    lines: Any = event_lines(client.service.hub, "default", lambda: True)
     assert await anext(lines) == b": listening\n\n"
     waiting = asyncio.ensure_future(anext(lines))
     await asyncio.sleep(0.05)

@@ -123,7 +123,9 @@ async def test_202_is_not_said_when_the_store_is_away(
         patch.setattr(type(client.service.store), "put", away)
         answer = await client.turn(turn(meta={"request_id": "r"}))
     assert answer.status_code == 503
-    assert answer.json()["error"].startswith("downstream failure: gone")
+    assert answer.json()["error"].startswith(
+        "downstream failure: the store is away or full; nothing was stored"
+    )
     assert answer.headers["retry-after"]
     assert (await client.turn(turn(meta={"request_id": "r"}))).status_code == 202
 
