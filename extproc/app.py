@@ -52,6 +52,9 @@ _log = logging.getLogger(__name__)
 _STREAMS_SHARE: Final = 0.5
 """Of the drain time, for streams that are still open."""
 
+_DELIVERY_SHARE: Final = 0.25
+"""Of the drain time, left for delivery, however long a turn in the making takes."""
+
 _FLUSH_AGAIN_S: Final = 0.5
 """How long a disk in trouble is left alone before it is asked again: nothing is called durable meanwhile."""
 
@@ -203,7 +206,9 @@ class Worker:
         await self._transport.stop(self._settings.drain_s * _STREAMS_SHARE)
         for task in checkpointing:
             task.cancel()
-        await self._pipeline.drain()
+        deliver_s = self._settings.drain_s * _DELIVERY_SHARE
+        # What is not kept in time stays open in the books: the next process keeps its snapshot, or counts it.
+        await self._pipeline.drain(max(0.5, until - time.monotonic() - deliver_s))
         keeping.cancel()
         await asyncio.to_thread(self._helper.stop)
         self._shelf.close()

@@ -16,6 +16,7 @@ import pickle
 import select
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Final, cast
@@ -35,6 +36,7 @@ machine may take a minute to give.
 TRIES: Final = 2
 _AT_ONCE_BYTES: Final = 1 << 20
 _STOP_S: Final = 2.0
+_STOP_EVERY_S: Final = 0.05
 
 
 class HelperDied(Exception):  # noqa: N818 - what happened, and no mistake
@@ -60,6 +62,8 @@ class Helper:
         self._command = (sys.executable, "-m", "extproc.helper", log_level)
         self._process: subprocess.Popen[bytes] | None = None
         self._one = asyncio.Lock()
+        self._working = threading.Lock()
+        self._stopped = False
         self.counters = HelperCounters()
 
     @property
@@ -79,14 +83,25 @@ class Helper:
             return await asyncio.to_thread(self._assemble, (captured, identity, unmade))
 
     def stop(self) -> None:
-        """End the process. The worker is done."""
+        """End the process, also in the middle of a job, which is not tried again. The worker is done."""
+        self._stopped = True
+        while not self._working.acquire(timeout=_STOP_EVERY_S):
+            if (process := self._process) is not None:
+                process.kill()
         self._let_go(_STOP_S)
+        self._working.release()
 
     # In the thread
 
     def _assemble(self, job: Job) -> Made:
+        with self._working:
+            return self._tried(job)
+
+    def _tried(self, job: Job) -> Made:
         captured, identity, _ = job
         for _ in range(TRIES):
+            if self._stopped:
+                raise HelperDied("the worker is done")
             try:
                 made = self._answer(job)
             except Exception as error:  # noqa: BLE001 - whatever it was, the pipes may be out of step

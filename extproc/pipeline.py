@@ -134,11 +134,17 @@ class Pipeline:
                 keepers.create_task(self._keep_forever(self._queue, self._make))
             keepers.create_task(self._keep_forever(self._large, self._make_large))
 
-    async def drain(self) -> None:
-        """Wait until everything that was concluded has been kept or counted."""
-        await self._queue.join()
-        await self._large.join()
-        await self._queue.join()  # names that large turns left to forget
+    async def drain(self, within_s: float | None = None) -> bool:
+        """Wait until everything that was concluded has been kept or counted. False: not in that time."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._queue.join()
+                await self._large.join()
+                await self._queue.join()  # names that large turns left to forget
+        except TimeoutError:
+            _log.error("%d ended exchanges are not kept after %.1f s", self._waiting_turns, within_s)
+            return False
+        return True
 
     async def _keep_forever(self, queue: asyncio.Queue[_Job], make: _Make) -> None:
         while True:

@@ -145,6 +145,24 @@ async def test_a_helper_ends_with_its_worker(helper: Helper) -> None:
         os.kill(pid, 0)
 
 
+async def test_a_drain_ends_in_time_and_the_helper_with_it_in_the_middle_of_a_job() -> None:
+    """The turn that is not kept stays open in the books, for the next process to finish."""
+    rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
+    rig.conclude(request_headers(), request(HOSTILE), *TURN[2:])
+    running = asyncio.ensure_future(rig.pipeline.run())
+    assert not await rig.pipeline.drain(0.7)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    began_s = time.monotonic()
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(rig.pipeline.helper.stop)
+        await asyncio.get_running_loop().shutdown_default_executor()
+    assert time.monotonic() - began_s < 5
+    assert rig.pipeline.helper.pid is None
+    assert rig.pipeline.helper.counters.started <= 1
+    assert (rig.ledger.open, rig.ledger.imbalance) == (1, 0)
+
+
 async def _held_s(until: asyncio.Event) -> float:
     """The longest work of this process between two times that the loop came round, in CPU seconds: a machine
     that others use too makes the time of day say more.
