@@ -1,6 +1,7 @@
 """Export and import: turns as lines of JSON, out of one store and into another.
 
-An export is one state of the store, however much is written meanwhile. An import brings what
+An export by the command is one state of the store, however much is written meanwhile; one over
+HTTP is read page by page, each as the store is then. An import brings what
 is not there yet, in small transactions beside a running service, and tells of every line that
 it cannot take; done again, it changes nothing.
 """
@@ -12,7 +13,7 @@ from typing import BinaryIO, Final
 
 from msgspec import Struct
 
-from ingest.portable import LineError, decode, encode
+from ingest.portable import LineError, decode, encode, encode_lost
 from ingest.store.connection import CollisionError, Connection, Engine
 from ingest.store.portable import (
     Carried,
@@ -83,7 +84,10 @@ def write_out(
 
 
 class Lines(Struct, frozen=True):
-    """A page of an export. ``last``: the sequence number to go on after; None at the end."""
+    """A page of an export; what is ``lost`` has a line of its own among the others.
+
+    ``last``: the sequence number to go on after; None at the end.
+    """
 
     lines: list[bytes]
     lost: list[str]
@@ -94,7 +98,7 @@ def lines_after(connection: Connection, choice: Choice, after: int) -> Lines:
     """The next lines after a sequence number, for who cannot keep a connection."""
     found = page(connection, choice, after)
     return Lines(
-        [encode(one) for one in found if isinstance(one, Carried)],
+        [encode(one) if isinstance(one, Carried) else encode_lost(one.turn.id, one.reason) for one in found],
         [_lost(one) for one in found if isinstance(one, Unreadable)],
         found[-1].turn.seq if found else None,
     )

@@ -7,7 +7,8 @@
 The four members of the envelope are JSON as sent, for whoever reads the line. Where a line
 cannot hold their very bytes (line ends, unpaired surrogates, numbers of thousands of digits,
 great depth), they are repaired there, and ``exact`` has the bytes in base64: what comes out
-of a line is what went in.
+of a line is what went in. A turn that cannot be read is ``{"version": 1, "unreadable": …its id…,
+"reason": …}`` where nobody else could be told of it.
 """
 
 import re
@@ -16,6 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from ingest.access import is_tenant
 from ingest.store.portable import Carried
 from ingest.store.rows import Body, Source, State, TurnRow
 from ingest.views import shown
@@ -28,7 +30,6 @@ _ABSENT: Final = Raw(b"null")
 _HASH: Final = 16
 _INT64: Final = 1 << 63
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
-_TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NUMBERS: Final = ("seq", "received_at_us", "body_bytes")
 _FLAGS: Final = ("reused", "raw_dropped")
 
@@ -79,6 +80,11 @@ def encode(one: Carried) -> bytes:
         exact=exact,
     )
     return _ENCODER.encode(line) + b"\n"
+
+
+def encode_lost(identifier: str, reason: str) -> bytes:
+    """A line in the place of a turn that cannot be read. No import takes it: it tells its number instead."""
+    return _ENCODER.encode({"version": VERSION, "unreadable": identifier, "reason": reason}) + b"\n"
 
 
 def _fits(text: bytes) -> bool:
@@ -134,7 +140,7 @@ def _problem(read: Line) -> str:
     problems = {
         f"version {read.version} is not {VERSION}": read.version != VERSION,
         "turn.id is no id": not _ID.fullmatch(turn.id),
-        "turn.tenant is no tenant": not _TENANT.fullmatch(turn.tenant),
+        "turn.tenant is no tenant": not is_tenant(turn.tenant),
         "turn.source is unknown": turn.source not in set(Source),
         "turn.state is unknown": turn.state not in set(State),
         "digest is no digest": len(read.digest) != _HASH,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+from starlette.applications import Starlette
 
 from ingest.app import build, running
 from ingest.service import Service
@@ -19,6 +20,7 @@ class Client(httpx.AsyncClient):
     """Speaks to a service in this process, whose parts tests may look at."""
 
     service: Service
+    asgi: Starlette
 
     async def turn(self, body: dict[str, Any] | bytes | str, **headers: str) -> httpx.Response:
         """Post one turn; ``idempotency_key=…`` becomes the header of that name."""
@@ -43,6 +45,7 @@ async def service(directory: Path, **settings: Any) -> AsyncGenerator[Client]:
     async with running(application) as parts:
         client = Client(transport=transport, base_url="http://ingest", timeout=60)
         client.service = parts
+        client.asgi = application.asgi
         async with client:
             yield client
 
