@@ -1,13 +1,24 @@
 """The record of one attempt to deliver one turn, as the spool keeps it and a person reads it.
 
-Nothing in it can hold a secret: the answer's text was cut and redacted before it got
-here (``ingest_client.delivery.plaintext``), of the headers sent only those are kept that
-``sent_headers`` names, and the turn's body is never part of a record.
+Nothing in it can hold a secret: the answer's words were cut and redacted before they got
+here (``ingest_client.delivery.plaintext``), of its header fields only ``ANSWER_FIELDS`` are kept,
+and of what was sent nothing but its size: neither header fields nor the turn's body.
+
+The spool stores the attempts that failed. One that was accepted ends the turn's row, so it is told
+to ``on_final`` and counted, and stored nowhere (``docs/delivery.md``).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from ingest_client.delivery.classify import Fate, Reason
+
+ANSWER_FIELDS: Final = (
+    *("content-length", "content-type", "date", "location", "retry-after", "server", "via"),
+    *("www-authenticate", "x-request-id"),
+)
+"""Header fields of an answer that tell who answered, and why. Others may hold anything: cookies, for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +29,8 @@ class Attempt:
     wall-clock nanoseconds. ``status`` is None where no status line arrived. ``error`` is
     one line, empty for an acceptance. ``delay_s`` is the wait that was decided on, 0
     where no further attempt follows. ``turns`` is how many turns the request carried.
+    ``answer_headers`` and ``answer_body`` (of a batch: of all of it) are cut and redacted; empty where
+    no status line arrived, or nothing of the request failed.
     """
 
     number: int
@@ -32,6 +45,8 @@ class Attempt:
     turns: int
     request_bytes: int
     answer_bytes: int
+    answer_headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    answer_body: str = ""
 
     @property
     def duration_s(self) -> float:
@@ -54,4 +69,6 @@ class Attempt:
             "turns": self.turns,
             "request_bytes": self.request_bytes,
             "answer_bytes": self.answer_bytes,
+            "answer_headers": dict(self.answer_headers),
+            "answer_body": self.answer_body,
         }

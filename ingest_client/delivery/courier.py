@@ -2,8 +2,8 @@
 
 import asyncio
 import gzip
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -11,6 +11,7 @@ import zstandard
 from msgspec import Struct
 
 from ingest_client.delivery import batching
+from ingest_client.delivery.attempt import ANSWER_FIELDS
 from ingest_client.delivery.backoff import retry_after_s
 from ingest_client.delivery.classify import (
     Fate,
@@ -42,12 +43,17 @@ _TOO_LARGE: Final = 413
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What one request led to: a verdict per turn, and one on the endpoint."""
+    """What one request led to: a verdict per turn, and one on the endpoint.
+
+    Where something failed, also what the answer said, fit to be kept (``attempt.Attempt``).
+    """
 
     verdicts: Sequence[Verdict]
     overall: Verdict
     request_bytes: int
     answer_bytes: int
+    answer_headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    answer_body: str = ""
 
 
 @dataclass(slots=True)
@@ -78,7 +84,16 @@ class Courier:
             verdict = classify_failure(failed.reason, self._readable(str(failed)))
             return Delivered([verdict] * len(turns), verdict, len(body), 0)
         verdicts, overall = self._read(reply, turns, coding)
-        return Delivered(verdicts, overall, len(body), reply.answer.size)
+        if all(verdict.fate is Fate.ACCEPTED for verdict in verdicts):
+            return Delivered(verdicts, overall, len(body), reply.answer.size)
+        return Delivered(
+            verdicts,
+            overall,
+            len(body),
+            reply.answer.size,
+            answer_headers=self._headers(reply),
+            answer_body=self._readable(reply.answer.body),
+        )
 
     def _count(self, turns: int, size: int) -> None:
         self.counters.requests += 1
@@ -149,12 +164,24 @@ class Courier:
         """The answer's words; of a redirect, where it points, without anything secret."""
         location = reply.answer.fields.get("location")
         if location is not None and 300 <= reply.answer.status < 400:  # noqa: PLR2004 - redirects
-            return self._readable(f"redirects to {location.split('?', 1)[0].split('#', 1)[0]}")
+            return self._readable(f"redirects to {_without_query(location)}")
         return self._readable(_error_member(reply.answer.body) or reply.answer.body)
+
+    def _headers(self, reply: Reply) -> dict[str, str]:
+        fields = reply.answer.fields
+        return {
+            name: self._readable(_without_query(fields[name]) if name == "location" else fields[name])
+            for name in ANSWER_FIELDS
+            if name in fields
+        }
 
     def _readable(self, raw: bytes | str) -> str:
         token = self.http.credentials.token
         return readable(raw, () if token is None else (token,))
+
+
+def _without_query(url: str) -> str:
+    return url.split("?", 1)[0].split("#", 1)[0]
 
 
 class _ErrorBody(Struct):

@@ -277,6 +277,8 @@ class Delivery:
                 turns=len(turns),
                 request_bytes=delivered.request_bytes,
                 answer_bytes=delivered.answer_bytes,
+                answer_headers=delivered.answer_headers,
+                answer_body=delivered.answer_body,
             )
             settled.append(Settled(turn, verdict, attempt))
         self._settlement.put(settled)

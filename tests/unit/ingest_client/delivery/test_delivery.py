@@ -3,7 +3,9 @@
 import asyncio
 import dataclasses
 import itertools
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -16,6 +18,7 @@ from ingest_client.delivery import Delivery, Final
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.delivery.courier import Courier, Delivered
+from ingest_client.delivery.settings import EndpointSettings
 from ingest_client.spool.api import Claimed
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
 from tests.unit.ingest_client.delivery.peer import Request, Talk, peer
@@ -192,6 +195,42 @@ async def test_every_attempt_is_recorded_in_order_with_what_was_decided() -> Non
         gap_s = (cast("int", after["started_at_ns"]) - cast("int", before["ended_at_ns"])) / 1e9
         assert gap_s >= cast("float", before["delay_s"])
     assert msgspec.json.encode(records)
+
+
+async def test_an_attempt_that_failed_keeps_what_the_answer_said_without_its_secrets(tmp_path: Path) -> None:
+    """Who answered (a gateway?) and in which words: without our token, cookies, or a redirect's query."""
+    queue = MemoryQueue()
+    token = tmp_path / "token"
+    token.write_text("our-very-own-token")
+    fields = (
+        "Server: gateway/1.2",
+        "X-Request-Id: r-77",
+        "Set-Cookie: session=0123456789",
+        "Location: https://login.example/start?state=0123456789",
+    )
+
+    async def redirect_then_take(_: Request, talk: Talk) -> None:
+        if len(ingest.posts) == 1:
+            body = b"<h1>go\nelsewhere, our-very-own-token</h1>" + b"x" * 1000
+            await talk.answer(503, body, *fields)
+        else:
+            await talk.answer(202)
+
+    async with peer(redirect_then_take) as ingest:
+        settings = quick(endpoints=(EndpointSettings(url=ingest.url, token_file=token),))
+        async with delivering(queue, settings):
+            queue.put([queue.turn(1)])
+            await queue.until("acknowledged", 1)
+    (attempt,) = (dict(each.as_json()) for each in queue.rows[1].attempts)
+    assert attempt["answer_headers"] == {
+        "content-length": "1041",
+        "location": "https://login.example/start",
+        "server": "gateway/1.2",
+        "x-request-id": "r-77",
+    }
+    assert str(attempt["answer_body"]).startswith("<h1>go elsewhere, [redacted]</h1>xxx")
+    assert len(str(attempt["answer_body"])) == 500
+    assert b"our-very-own-token" not in json.dumps(attempt).encode()
 
 
 async def test_what_is_held_in_memory_is_bounded_whatever_the_backlog() -> None:
