@@ -38,7 +38,7 @@ from ingest.events import Hub
 from ingest.intake import Intake
 from ingest.limits import LimitsError
 from ingest.listener import Listener
-from ingest.metrics import Metrics
+from ingest.metrics import ChannelFailure, Metrics
 from ingest.reading import QueryError
 from ingest.replies import refuse, told
 from ingest.retention import Retention
@@ -62,6 +62,7 @@ made every statement of the writer wait for the event loop that long."""
 _KEEP_ALIVE_S: Final = 75
 """Idle connections live longer than a sidecar's pauses: a POST must not meet one that is closing."""
 _RELOAD_S: Final = 5.0
+_LISTEN_AGAIN_S: Final = 1.0
 _QUERY: Final = "correct the query; the same one will be refused again"
 _LOOPBACK: Final = frozenset(("", "127.0.0.1", "localhost", "::1"))
 
@@ -197,12 +198,27 @@ async def _hear(service: Service) -> None:
     """Publish what any instance on this database tells."""
     loop = asyncio.get_running_loop()
     stopped = threading.Event()
+    failures = service.metrics.channel_failures
 
     def heard(payload: str) -> None:
-        events = msgspec.json.decode(payload, type=list[Event])
+        try:
+            events = msgspec.json.decode(payload, type=list[Event])
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            failures.labels(ChannelFailure.PAYLOAD).inc()
+            _log.warning("something on the event channel is no list of events: %a", str(error))
+            return
         loop.call_soon_threadsafe(service.hub.publish, events)
 
-    listening = asyncio.create_task(asyncio.to_thread(service.store.listen, heard, stopped))
+    def listen_on() -> None:
+        while not stopped.is_set():
+            try:
+                service.store.listen(heard, stopped)
+            except Exception:  # noqa: BLE001 -- whatever it is, nobody would hear of anything until a restart
+                failures.labels(ChannelFailure.CHANNEL).inc()
+                _log.exception("the event channel failed, and is listened to again")
+                stopped.wait(_LISTEN_AGAIN_S)
+
+    listening = asyncio.create_task(asyncio.to_thread(listen_on))
     try:
         await service.hub.closed.wait()
     finally:  # also when another part failed: the thread would keep the process for ever

