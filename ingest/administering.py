@@ -13,7 +13,7 @@ from ingest import audit, views
 from ingest.access import Role
 from ingest.archive import lines_after
 from ingest.reading import QueryError, state_of, time_of
-from ingest.replies import Deleted, Requeued, reply
+from ingest.replies import Deleted, Requeued, refuse, reply
 from ingest.service import Service
 from ingest.store import deletion
 from ingest.store.portable import Choice
@@ -54,10 +54,22 @@ async def delete_turns(request: Request) -> Response:
     scope = deletion.Scope(
         tenant=tenant, before_us=before_us, session_id=request.query_params.get("session", "")
     )
-    await service.deriver.settled(_SETTLE_S)  # what is not derived has no session yet
+    if waiting := await _undecided(service, scope):
+        before = views.exact_moment(before_us)
+        wait = f"{waiting} turns that may be of this session wait for derivation"
+        return refuse(503, f"{wait}: ask again, with before={before}")
     count = await service.retention.delete(scope, principal_of(request, Role.ADMIN).name)
     service.deriver.wake()
     return reply(Deleted(count, views.exact_moment(before_us)))
+
+
+async def _undecided(service: Service, scope: deletion.Scope) -> int:
+    """How many turns may be of the session to delete, once the deriver, whosever it is, had a moment."""
+    count = partial(deletion.undecided, scope=scope)
+    if await service.store.read(count):
+        await service.deriver.settled(_SETTLE_S)
+        return await service.store.read(count)
+    return 0
 
 
 async def derive_again(request: Request) -> Response:
@@ -70,7 +82,11 @@ async def derive_again(request: Request) -> Response:
 
 
 async def export(request: Request) -> Response:
-    """Write out the turns of a tenant as JSON lines, oldest first, with their bodies."""
+    """Write out the turns of a tenant as JSON lines, oldest first, with their bodies.
+
+    The status is sent before the first turn is read: a turn that cannot be read is a line that says
+    so, and where the store goes away the answer breaks off.
+    """
     tenant = _tenant(request, "state")
     choice = Choice(tenant=tenant, state=state_of(request.query_params.get("state", "")))
     audit.read_of(principal_of(request, Role.ADMIN).name, "export", tenant)

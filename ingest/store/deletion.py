@@ -2,8 +2,14 @@
 
 A deletion is bounded by the time it was asked for first: a retry after a crash, or a job
 that runs twice, never removes what came later. Derived rows are not edited but dropped
-with their session and made again from the turns that stay, so nothing of a deleted turn
-survives in them.
+with their session and made again from the turns that stay. Two things are edited instead,
+because making them again would touch every session: the totals of days, and the nodes that
+other sessions share, which keep provider, model and place in the list of whoever brought
+them first until everything is derived again.
+
+A session is chosen by what its turns say: harness and session, whatever became of them
+(derived, failed, waiting, rejected, transcripts). Turns that name none are in the session
+of their first message, which only derivation knows; :func:`undecided` counts those that wait.
 """
 
 from collections.abc import Sequence
@@ -11,15 +17,17 @@ from typing import Final, cast
 
 from msgspec import Struct, structs
 
-from ingest.store import reads
+from ingest.derivation.sessions import UNKNOWN, session_id, session_of
+from ingest.store import reads, tables
 from ingest.store.connection import Connection, Purpose, Value
 from ingest.store.derived import announce
-from ingest.store.rows import COUNTS, Event
+from ingest.store.rows import COUNTS, Event, State, TurnRow
 from ingest.store.schema import DERIVED
 from ingest.store.turns import clean
 
 BATCH: Final = 500
 """Turns of one transaction: other writers get their turn in between."""
+_NO_HARNESS: Final = ("", UNKNOWN)
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -31,7 +39,9 @@ class Scope(Struct, frozen=True, kw_only=True):
     before_us: int
     session_id: str = ""
     harness: tuple[str, str] | None = None
-    """Harness and session as the transcripts of ``session_id`` name them."""
+    """Harness and session as the turns of ``session_id`` name them, if they name any (:func:`named`)."""
+    seqs: tuple[int, ...] = ()
+    """The turns of ``session_id``, if they name none (:func:`named`)."""
     state: str = ""
 
     def words(self) -> str:
@@ -40,27 +50,99 @@ class Scope(Struct, frozen=True, kw_only=True):
 
 
 def named(connection: Connection, scope: Scope) -> Scope:
-    """The scope with what transcripts call its session."""
-    row = reads.session(connection, scope.tenant, scope.session_id) if scope.session_id else None
-    return structs.replace(scope, harness=(row.harness_id, row.harness_session_id)) if row else scope
+    """The scope with what tells the turns of its session."""
+    if not scope.session_id:
+        return scope
+    row = reads.session(connection, scope.tenant, scope.session_id)
+    harness = (row.harness_id, row.harness_session_id) if row else _harness(connection, scope)
+    if harness is None or harness[0] == UNKNOWN:
+        return structs.replace(scope, seqs=_unnamed(connection, scope, harness[1] if harness else ""))
+    return structs.replace(scope, harness=harness)
+
+
+def _harness(connection: Connection, scope: Scope) -> tuple[str, str] | None:
+    """The names behind an id that has no row: of rejected or failed turns, or of a deletion cut off."""
+    found = connection.run(
+        "SELECT DISTINCT harness_id, harness_session_id FROM turns WHERE tenant = ?", (scope.tenant,)
+    )
+    pairs = ((str(harness), str(session)) for harness, session in found)
+    named_pairs = (pair for pair in pairs if pair[0] not in _NO_HARNESS and pair[1])
+    return next((pair for pair in named_pairs if session_id(scope.tenant, *pair) == scope.session_id), None)
+
+
+def _unnamed(connection: Connection, scope: Scope, key: str) -> tuple[int, ...]:
+    """The turns of a session that they do not name: by their steps, or the one that is its only turn."""
+    found = connection.run(
+        "SELECT seq FROM steps WHERE tenant = ? AND session_id = ? AND received_at_us < ?"
+        " UNION SELECT seq FROM turns WHERE tenant = ? AND id = ? AND received_at_us < ?",
+        (scope.tenant, scope.session_id, scope.before_us, scope.tenant, key, scope.before_us),
+    )
+    return tuple(sorted(cast("int", row[0]) for row in found)) if scope.state != State.REJECTED else ()
+
+
+def undecided(connection: Connection, scope: Scope) -> int:
+    """How many turns wait that may turn out to be of the scope's session: 0 where turns name it."""
+    if not scope.session_id or named(connection, scope).harness is not None:
+        return 0
+    rows = connection.run(
+        "SELECT count(*) FROM pending p JOIN turns t ON t.seq = p.seq WHERE t.tenant = ?"
+        " AND t.received_at_us < ? AND (t.harness_id IN (?, ?) OR t.harness_session_id = '')",
+        (scope.tenant, scope.before_us, *_NO_HARNESS),
+    )
+    return cast("int", rows[0][0])
 
 
 def _chosen(connection: Connection, scope: Scope) -> list[int]:
-    conditions = ["t.tenant = ?", "t.received_at_us < ?"]
+    if scope.session_id and scope.harness is None:
+        return _still_there(connection, scope.seqs)
+    conditions = ["tenant = ?", "received_at_us < ?"]
     values: list[Value] = [scope.tenant, scope.before_us]
     if scope.state:
-        conditions.append("t.state = ?")
+        conditions.append("state = ?")
         values.append(scope.state)
-    if scope.session_id:
-        conditions.append(
-            "(s.session_id = ? OR t.source = 'transcript' AND t.harness_id = ? AND t.harness_session_id = ?)"
-        )
-        values += [scope.session_id, *(scope.harness or ("", ""))]
+    if scope.harness is not None:
+        conditions.append("harness_id = ? AND harness_session_id = ?")
+        values += scope.harness
     sql = (
-        "SELECT t.seq FROM turns t LEFT JOIN steps s ON s.seq = t.seq"  # noqa: S608 -- constants
-        f" WHERE {' AND '.join(conditions)} ORDER BY t.received_at_us LIMIT ?"
+        "SELECT seq FROM turns"  # noqa: S608 -- constants
+        f" WHERE {' AND '.join(conditions)} ORDER BY received_at_us LIMIT ?"
     )
     return [cast("int", row[0]) for row in connection.run(sql, (*values, BATCH))]
+
+
+def _still_there(connection: Connection, seqs: Sequence[int]) -> list[int]:
+    """The first of ``seqs`` that are stored."""
+    found: list[int] = []
+    for marks, chunk in tables.chunks(seqs):
+        rows = connection.run(f"SELECT seq FROM turns WHERE seq IN ({marks}) ORDER BY seq", chunk)  # noqa: S608 -- question marks
+        found += [cast("int", row[0]) for row in rows]
+        if len(found) >= BATCH:
+            break
+    return found[:BATCH]
+
+
+def _sessions_of(connection: Connection, seqs: Sequence[int]) -> set[str]:
+    """The sessions that something was derived of from these turns: transcripts have no step."""
+    found: set[str] = set()
+    for marks, chunk in tables.chunks(seqs):
+        steps = connection.run(f"SELECT session_id FROM steps WHERE seq IN ({marks})", chunk)  # noqa: S608 -- question marks
+        found |= {str(row[0]) for row in steps}
+        sql = (
+            f"SELECT {tables.columns(TurnRow)} FROM turns WHERE seq IN ({marks})"  # noqa: S608 -- constants
+            " AND state = 'accepted' AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.seq = turns.seq)"
+        )
+        stepless = [tables.load(TurnRow, row) for row in connection.run(sql, chunk)]
+        found |= {session_of(turn, {}, (), "").id for turn in stepless}
+    return found
+
+
+def _children(connection: Connection, tenant: str, sessions: set[str]) -> set[str]:
+    """The sessions that name one of ``sessions`` as their parent: they bring its placeholder back."""
+    found: set[str] = set()
+    for marks, chunk in tables.chunks(sorted(sessions)):
+        sql = f"SELECT id FROM sessions WHERE tenant = ? AND parent_id <> '' AND parent_id IN ({marks})"  # noqa: S608 -- question marks
+        found |= {str(row[0]) for row in connection.run(sql, (tenant, *chunk))}
+    return found
 
 
 def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> tuple[int, list[Event]]:
@@ -69,12 +151,12 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
     seqs = _chosen(connection, scope)
     if not seqs:
         return 0, []
-    sessions = set(_ids(connection, "SELECT DISTINCT session_id FROM steps WHERE seq IN", seqs))
-    sessions |= {scope.session_id} if scope.session_id else set()
+    sessions = _sessions_of(connection, seqs)
     for table in ("bodies", "pending", "derive_failures"):
         _each(connection, f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 -- constants
-    for session in sorted(sessions):
+    for session in sorted(sessions | _children(connection, scope.tenant, sessions)):
         _forget_session(connection, scope.tenant, session)
+    connection.run(_DROP_CHILDLESS, (scope.tenant,))
     _each(connection, "DELETE FROM turns WHERE seq = ?", seqs)
     connection.run(
         "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)",
@@ -90,11 +172,6 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
 
 def _each(connection: Connection, sql: str, seqs: Sequence[int]) -> None:
     connection.run_many(sql, [(seq,) for seq in seqs])
-
-
-def _ids(connection: Connection, sql: str, seqs: Sequence[int]) -> list[str]:
-    marks = ", ".join("?" * len(seqs))
-    return [str(row[0]) for row in connection.run(f"{sql} ({marks})", seqs)]
 
 
 _SUBTRACT: Final = (
@@ -114,6 +191,26 @@ _DROP_EMPTY: Final = (
     " (SELECT day, provider, model, agent_name FROM usage WHERE tenant = ? AND session_id = ?)"
 )
 
+_REQUEUE_TRANSCRIPTS: Final = (
+    "INSERT INTO pending SELECT t.seq FROM sessions s JOIN turns t ON t.tenant = s.tenant"
+    " AND t.harness_id = s.harness_id AND t.harness_session_id = s.harness_session_id"
+    " WHERE s.tenant = ? AND s.id = ? AND t.source = 'transcript' AND t.state = 'accepted'"
+    " AND t.seq IN (SELECT seq FROM bodies) ON CONFLICT DO NOTHING"
+)
+"""They have no steps."""
+_DROP_CHILDLESS: Final = (
+    "DELETE FROM sessions WHERE tenant = ? AND placeholder = 1 AND NOT EXISTS (SELECT 1 FROM sessions c"
+    " WHERE c.tenant = sessions.tenant AND c.parent_id <> '' AND c.parent_id = sessions.id)"
+)
+_KEEP_AN_AGENT: Final = (
+    "UPDATE nodes SET agent_name = COALESCE((SELECT a.agent_name FROM node_sessions o"
+    " JOIN steps s ON s.tenant = o.tenant AND s.session_id = o.session_id JOIN node_agents a"
+    " ON a.tenant = o.tenant AND a.agent_name = s.agent_name AND a.hash = o.hash"
+    " WHERE o.tenant = nodes.tenant AND o.hash = nodes.hash AND o.session_id <> ? LIMIT 1), '')"
+    " WHERE tenant = ? AND first_seq IN (SELECT seq FROM steps WHERE tenant = ? AND session_id = ?)"
+)
+"""A node that others share lists one of their agents. Any will do: the last one would be a search."""
+
 
 def _forget_session(connection: Connection, tenant: str, session: str) -> None:
     """Drop what was derived of a session, and let its turns (those that stay) be derived again."""
@@ -124,6 +221,7 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
         " ON CONFLICT DO NOTHING",
         values,
     )
+    connection.run(_REQUEUE_TRANSCRIPTS, values)
     connection.run(
         "DELETE FROM node_agents WHERE tenant = ?"  # noqa: S608 -- constants
         f" AND agent_name IN (SELECT agent_name FROM steps {of})"
@@ -140,10 +238,7 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
         " AND o.hash = nodes.hash AND o.session_id <> ?)",
         (tenant, *values, session),
     )
-    connection.run(
-        f"UPDATE nodes SET agent_name = '' WHERE tenant = ? AND first_seq IN (SELECT seq FROM steps {of})",  # noqa: S608 -- constants
-        (tenant, *values),
-    )
+    connection.run(_KEEP_AN_AGENT, (session, tenant, *values))
     connection.run(_SUBTRACT, values)
     connection.run(_DROP_EMPTY, (tenant, *values))
     for table in ("node_sessions", "runs", "usage", "steps"):

@@ -220,6 +220,13 @@ INSERT INTO usage_days
 """Lists whose cost grew with the table: of rejected turns, and of usage without its sessions. Bodies
 are compressed when they come, so the server need not try again."""
 
+STEP_3: Final = """
+CREATE INDEX turns_transcripts ON turns (tenant, harness_id, harness_session_id) WHERE source = 'transcript';
+CREATE INDEX sessions_placeholders ON sessions (tenant) WHERE placeholder = 1;
+CREATE INDEX sessions_children ON sessions (tenant, parent_id) WHERE parent_id <> '';
+"""
+"""What a deletion looks up of a session: small, because few rows are in them."""
+
 
 class NewerSchemaError(Exception):
     """The database was written by a newer release: this one must not touch it."""
@@ -228,7 +235,7 @@ class NewerSchemaError(Exception):
 DERIVED: Final = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage", "usage_days")
 """The tables that are made again from the turns."""
 _POSTGRESQL: Final = "{postgresql}"
-STEPS: Final = (STEP_1, STEP_2)
+STEPS: Final = (STEP_1, STEP_2, STEP_3)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
 
 
