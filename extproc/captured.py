@@ -37,8 +37,8 @@ class Captured:
     the response. ``truncated``: a budget kept only the answer's beginning; ``lost``: not even
     what a turn needs fits, and nothing is kept any more. ``account`` is what all this holds of the
     budget. ``turn_id`` is given when the open exchange is first written down
-    (``extproc.checkpoints``); empty: it never was. ``exchange_number`` names it to the supervisor
-    (``extproc.reconcile.feed``); 0: it was not told of it.
+    (``extproc.checkpoints``); empty: it never was. ``written_down``: a snapshot is on disk.
+    ``exchange_number`` names it to the supervisor (``extproc.reconcile.feed``); 0: it was not told of it.
     """
 
     policy: Policy
@@ -60,6 +60,7 @@ class Captured:
     ending: Ending = Ending.OPEN
     ended: Instant | None = None
     turn_id: str = ""
+    written_down: bool = False
     exchange_number: int = 0
 
     @property

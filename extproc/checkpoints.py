@@ -177,6 +177,7 @@ class Checkpointer:
         self._living.add(made.turn_id)
         if await self._checkpoints.checkpoint(made):
             self.counters.written += 1
+            exchange.captured.written_down = True
         else:
             self.counters.shed += 1
 

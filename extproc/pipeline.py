@@ -67,7 +67,9 @@ class _Waiting(NamedTuple):
 
 
 _Job: TypeAlias = _Waiting | str
-_Made: TypeAlias = Record | Outcome | _Waiting
+_Made: TypeAlias = Record | Outcome | _Waiting | None
+"""What became of it. None: it stays open, and its snapshot becomes its turn (:func:`_unread`)."""
+
 _Make: TypeAlias = Callable[[_Waiting], Awaitable[_Made]]
 _Result = TypeVar("_Result")
 
@@ -161,7 +163,7 @@ class Pipeline:
 
     async def _keep_waiting(self, waiting: _Waiting, make: _Make) -> None:
         captured = waiting.captured
-        made = None
+        made: _Made = None
         try:
             made = await make(waiting)
             if isinstance(made, _Waiting):
@@ -191,7 +193,7 @@ class Pipeline:
         if _work(captured) > LARGE_BYTES:
             return waiting
         if not await fetch(captured.request):
-            return Outcome.OVER_BUDGET
+            return _unread(captured)
         if _grows_large(captured):
             return waiting
         return await self._make_small(waiting, self._identity(captured))
@@ -209,7 +211,7 @@ class Pipeline:
         """In the helper. One at a time, until it is on disk: memory is promised for one."""
         captured = waiting.captured
         if not await fetch(captured.request):
-            return Outcome.OVER_BUDGET
+            return _unread(captured)
         identity, unmade = waiting.unmade or (self._identity(captured), None)
         made, captured.classification = await self.helper.assemble(captured, identity, unmade)
         return made
@@ -226,15 +228,15 @@ class Pipeline:
     def _identity(self, captured: Captured) -> TurnIdentity:
         return TurnIdentity(captured.turn_id or self.name())
 
-    async def _kept(self, captured: Captured, made: Record | Outcome) -> Kept | Shed | Outcome:
+    async def _kept(self, captured: Captured, made: Record | Outcome | None) -> Kept | Shed | Outcome | None:
         captured.request.let_go()
         captured.reducer = None  # the disk may let us wait
-        if isinstance(made, Outcome):
+        if not isinstance(made, Record):
             return made
         self._report_quarantine(captured, made)
         return await self._sink.keep(made)
 
-    def _tell(self, captured: Captured, made: _Made | None, answer: Kept | Shed | Outcome) -> None:
+    def _tell(self, captured: Captured, made: _Made, answer: Kept | Shed | Outcome | None) -> None:
         """Count what the sink does not count, and tell who hears of it."""
         match answer:
             case Kept():
@@ -250,6 +252,8 @@ class Pipeline:
                 self._forget(captured)
             case Outcome():
                 self._end(captured, answer)
+            case None:
+                pass
 
     def _end(self, captured: Captured, outcome: Outcome) -> None:
         self._ledger.end(outcome)
@@ -267,6 +271,16 @@ class Pipeline:
                 extra=facts(captured, record.turn_id)
                 | {"outcome": record.quarantine.outcome.value, "reason": record.quarantine.reason},
             )
+
+
+def _unread(captured: Captured) -> Outcome | None:
+    """What becomes of an exchange whose request the shelf did not give back. Where it is written down, it
+    keeps that: nobody refreshes its heartbeat any more, and the sweep finishes it as interrupted.
+    """
+    if captured.written_down:
+        _log.error("a turn will be its last snapshot", extra=facts(captured, captured.turn_id))
+        return None
+    return Outcome.OVER_BUDGET
 
 
 def _work(captured: Captured) -> int:
