@@ -1,6 +1,6 @@
 """What can be read of another spool's files: whole ones through SQLite, damaged ones around the damage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -76,10 +76,15 @@ class Source:
                 damaged.add(whole(generation))
         return terms, damaged
 
-    def checkpoints(self) -> list[Snapshot]:
-        """Its snapshots of open exchanges."""
-        columns = ", ".join(Snapshot._fields)
-        return [Snapshot(*values) for values in self._all(f"SELECT {columns} FROM checkpoints")]  # noqa: S608
+    def checkpoints(self) -> Iterator[Snapshot]:
+        """Its snapshots of open exchanges, one by one: all of them may be more than the memory holds."""
+        sql = f"SELECT {', '.join(Snapshot._fields)} FROM checkpoints"  # noqa: S608 - names of our own
+        cursor = self._try(lambda: self.connection.execute(sql))
+        while cursor is not None:
+            values = self._try(cursor.fetchone)
+            if values is None:
+                return
+            yield Snapshot(*values)
 
     def absorbed(self) -> list[tuple[str, int]]:
         """How far it had itself taken over others."""

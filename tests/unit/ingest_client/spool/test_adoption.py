@@ -1,6 +1,7 @@
 """Spools of dead processes: taken over whole, exactly once, with their books."""
 
 import asyncio
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,35 @@ async def test_an_adoption_that_is_cut_off_goes_on_where_it_stopped(tmp_path: Pa
     desk.store.close()
     assert lock is not None
     lock.release()
+
+
+def test_snapshots_come_along_without_being_in_memory_together(tmp_path: Path) -> None:
+    """What a process left that died of its memory must not take the one that adopts it along."""
+    theirs, ours = (
+        DiskFiles(folder=tmp_path / n, settings=SETTINGS, generation_id=n, clock=Clock()) for n in "to"
+    )
+    for files in (theirs, ours):
+        make_private(files.folder)
+    left = theirs.open()
+    for number in range(100):
+        snapshot = Checkpoint(
+            turn_id=f"t{number}", tenant="a", started_at_ns=1, heartbeat_at_ns=1, body=b"x" * 200_000
+        )
+        with left.transaction():
+            left.checkpoints.save(snapshot, left.books.generation)
+    left.close()
+    make_private(ours.folder / "adopted")
+    theirs.folder.rename(ours.folder / "adopted" / "t")
+    desk = Desk(ours.open())
+    (chore,) = ours.find_chores()
+    tracemalloc.start()
+    while chore.step(desk) is not Progress.DONE:
+        pass
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 5_000_000
+    assert len(desk.interrupted(START, LARGE)) == 100
+    desk.store.close()
 
 
 def _deliver_some(desk: Desk) -> list[str]:
