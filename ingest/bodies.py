@@ -12,6 +12,8 @@ from typing import Final, Self
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
+from ingest.aside import INLINE_BYTES
+
 _CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib window bits for each coding that is undone."""
 ACCEPTED_CODINGS: Final = {"accept-encoding": ", ".join(("zstd", *_CODINGS))}
@@ -20,7 +22,7 @@ PATIENCE_S: Final = 30.0
 SLOWEST: Final = 256 * 1024
 """A body may take so long, and a second more for so many bytes: what a sidecar's delivery allows itself."""
 _INLINE_BYTES: Final = 16 * 1024
-"""Larger bodies are decoded in a thread: what unfolds from them would hold up every other request."""
+"""Larger bodies are decoded in a thread, and so are those that unfold to more than ``INLINE_BYTES``."""
 _ZSTD_WINDOW: Final = 1 << 25
 _MEMBERS: Final = 10_000
 """Most members of one body: making a decoder for each of millions of empty ones would take minutes."""
@@ -110,10 +112,11 @@ class Reading:
         coding = self._request.headers.get("content-encoding", "").strip().lower()
         if coding != "zstd" and coding not in _CODINGS:
             return data
-        if len(data) > _INLINE_BYTES:
-            decoded = await asyncio.to_thread(_uncoded, data, coding, self._limit + 1)
-        else:
-            decoded = _uncoded(data, coding, self._limit + 1)
+        most = self._limit + 1
+        inline = min(INLINE_BYTES, most) if len(data) <= _INLINE_BYTES else 0
+        decoded = _uncoded(data, coding, inline) if inline else b""
+        if len(decoded) == inline < most:
+            decoded = await asyncio.to_thread(_uncoded, data, coding, most)
         if len(decoded) > self._limit:
             raise OversizeError
         self._hold(len(decoded))

@@ -9,6 +9,7 @@ processed is stored as rejected before it is refused, and never takes its id.
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ingest.access import AccessError, Principal, TenantNameError
+from ingest.aside import beside
 from ingest.envelope import Envelope, EnvelopeError, decode
 from ingest.ids import RANDOM_BYTES, uuid7
 from ingest.judgement import PROVIDERS, unprocessable
@@ -35,8 +37,8 @@ RAW_RESPONSE_CAP: Final = 8_388_608
 """Most bytes of a raw response that are kept (``contracts/wire.md`` §7)."""
 _TROUBLE_S: Final = 10.0
 """How long a failed write counts as trouble: without an end nobody would send the one that works again."""
-_INLINE_BYTES: Final = 256 * 1024
-"""Larger bodies are decoded in a thread: they would hold up every other request."""
+_UNFOLDS: Final = re.compile(rb"(?i)raw_response_encoding|\\u00[4-7]|\\u017f|\xc5\xbf")
+"""A body that may bring coded bytes to reduce, up to a thousand times its size, under any spelling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,14 +269,18 @@ class Intake:
             return [prepare(post, writer, self._project, stamp(), allow=allow) for post in posts]
 
         sizes = [len(post.body) for post in posts]
-        prepared = await asyncio.to_thread(work) if sum(sizes) > _INLINE_BYTES else work()
+        unfolds = any(_UNFOLDS.search(post.body) for post in posts)
+        prepared = await (asyncio.to_thread(work) if unfolds else beside(work, sum(sizes)))
         return await self._keep(prepared, sizes)
 
     async def take_transcript(self, transcript: Transcript, size: int, writer: Principal) -> Answer:
         """Store a transcript."""
-        allow = self._throttle.allow
-        prepared = prepare_transcript(transcript, size, writer, self._project, stamp(), allow=allow)
-        return (await self._keep([prepared], [size]))[0]
+
+        def work() -> Prepared | Answer:
+            allow = self._throttle.allow
+            return prepare_transcript(transcript, size, writer, self._project, stamp(), allow=allow)
+
+        return (await self._keep([await beside(work, size)], [size]))[0]
 
     async def _keep(self, prepared: Sequence[Prepared | Answer], sizes: Sequence[int]) -> list[Answer]:
         turns = [item.turn for item in prepared if isinstance(item, Prepared)]

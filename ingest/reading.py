@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ingest import audit, views
 from ingest.access import Role
+from ingest.aside import beside
 from ingest.replies import Node, NodeList, refuse, reply
 from ingest.store import nodes, reads, turns
 from ingest.store.reads import Cursor, Page
@@ -150,7 +151,7 @@ async def get_turn(request: Request) -> Response:
     if body is None:
         return refuse(404, "no such turn")
     _read_of(request, f"turns/{found.turn.id}", tenant)
-    return reply(views.turn_detail(found, body, attempts))
+    return await beside(lambda: reply(views.turn_detail(found, body, attempts)), body.size)
 
 
 async def list_sessions(request: Request) -> Response:

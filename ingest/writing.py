@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ingest import transcript
 from ingest.access import AccessError, Principal, Role, UnauthenticatedError
+from ingest.aside import beside
 from ingest.bodies import (
     ACCEPTED_CODINGS,
     BudgetError,
@@ -137,7 +138,7 @@ async def post_batch(request: Request) -> Response:
 
 async def _take_batch(request: Request, body: bytes, writer: Principal) -> Response:
     try:
-        bodies = _turns_of(body)
+        bodies = await beside(lambda: _turns_of(body), len(body))
     except MembersError as error:
         return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
     answers = await service_of(request).intake.take([Posted(body=turn) for turn in bodies], writer)
@@ -177,7 +178,8 @@ async def post_transcript(request: Request) -> Response:
 
 async def _take_transcript(request: Request, body: bytes, writer: Principal) -> Response:
     try:
-        found = transcript.decode(body, request.headers.get("x-paper-auth-subject", ""))
+        subject = request.headers.get("x-paper-auth-subject", "")
+        found = await beside(lambda: transcript.decode(body, subject), len(body))
     except EnvelopeError as error:
         return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
     answer = await service_of(request).intake.take_transcript(found, len(body), writer)
