@@ -4,7 +4,7 @@ It assembles large turns, one at a time: decoding, reducing, marshalling and sea
 megabytes for credentials holds the interpreter for longer than Envoy's keepalive waits, and the
 libraries that do it keep the GIL, so that a thread would not help.
 
-A job comes on stdin and its answer goes to stdout, as pickles:
+It first says which version it is. Then a job comes on stdin and its answer goes to stdout, as pickles:
 both ends are one program, and what a fold holds has no other form. The helper ends with its stdin
 (the worker is gone), and after an answer that left it large.
 """
@@ -15,6 +15,7 @@ import pickle
 import resource
 import signal
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
@@ -26,6 +27,24 @@ from extproc.logs import log_to_stderr
 from ingest_client.sink import Record
 
 _log = logging.getLogger(__name__)
+
+PROTOCOL: Final = 1
+"""Counts what is pickled and how it is read, between two releases."""
+
+GREETING_BYTES: Final = 64
+
+
+def greeting() -> bytes:
+    """What a helper says first: where the package was replaced under a worker, its helpers are another's."""
+    try:
+        version = metadata.version("steno")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        version = "0"
+    return f"steno {version} {PROTOCOL}".encode()[:GREETING_BYTES].ljust(GREETING_BYTES)
+
+
+GREETING: Final = greeting()
+"""This process's own, as of its start."""
 
 MAX_MEMORY_BYTES: Final = 2 << 30
 """Of address space. A body that needs more is quarantined as our own error; the machine is not."""
@@ -76,9 +95,11 @@ def main() -> int:
     log_to_stderr("helper", sys.argv[1])
     jobs, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not break into an answer
+    answers.write(GREETING)
+    answers.flush()
     while jobs.peek(1):
         job = cast("Job", pickle.load(jobs))  # noqa: S301 - our worker's own
-        made = _made(job)
+        made = made_of(job)
         del job
         answer: Answer = (made, _resident_bytes() > RECYCLE_BYTES)
         pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
@@ -89,7 +110,8 @@ def main() -> int:
     return 0
 
 
-def _made(job: Job) -> Made:
+def made_of(job: Job) -> Made:
+    """What becomes of the exchange."""
     captured, identity, unmade = job
     made = assembled(captured, identity) if unmade is None else unmade
     if isinstance(made, Unmade):

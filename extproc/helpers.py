@@ -24,7 +24,7 @@ from typing import Final, cast
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, Unmade, quarantined
 from extproc.captured import Captured
-from extproc.helper import Answer, Job, Made, facts
+from extproc.helper import GREETING, GREETING_BYTES, Answer, Job, Made, facts, made_of
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +33,21 @@ JOB_S: Final = 300.0
 machine may take a minute to give.
 """
 
+START_S: Final = 60.0
+"""Until a new process has said what it is: it imports for a third of a second of CPU."""
+
 TRIES: Final = 2
 _AT_ONCE_BYTES: Final = 1 << 20
 _STOP_S: Final = 2.0
 _STOP_EVERY_S: Final = 0.05
+
+
+HERE_BYTES: Final = 8 << 20
+"""Of a turn that is made in the worker where helpers are of another version: some time of its GIL."""
+
+
+class OtherVersion(Exception):  # noqa: N818 - what happened, and no mistake
+    """The helper is no process of this program."""
 
 
 class HelperDied(Exception):  # noqa: N818 - what happened, and no mistake
@@ -46,13 +57,14 @@ class HelperDied(Exception):  # noqa: N818 - what happened, and no mistake
 @dataclass(slots=True)
 class HelperCounters:
     """``started`` processes, ``jobs`` answered, ``deaths`` in the middle of one, ``given_up``: jobs that
-    every helper died of.
+    every helper died of. ``other_version``: jobs without a helper, for theirs would be of another version.
     """
 
     started: int = 0
     jobs: int = 0
     deaths: int = 0
     given_up: int = 0
+    other_version: int = 0
 
 
 class Helper:
@@ -104,6 +116,11 @@ class Helper:
                 raise HelperDied("the worker is done")
             try:
                 made = self._answer(job)
+            except OtherVersion as error:
+                self._let_go(0.0)
+                self.counters.other_version += 1
+                _log.error("%s: restart the worker", error, extra=facts(captured, identity.turn_id))
+                return _made_here(job)
             except Exception as error:  # noqa: BLE001 - whatever it was, the pipes may be out of step
                 self.counters.deaths += 1
                 self._let_go(0.0)
@@ -142,6 +159,10 @@ class Helper:
                 assert pipe is not None
                 os.set_blocking(pipe.fileno(), False)
             self.counters.started += 1
+            assert self._process.stdout is not None
+            said = _Pipe(self._process.stdout.fileno(), time.monotonic() + START_S).read(GREETING_BYTES)
+            if said != GREETING:
+                raise OtherVersion(f"a helper is {said!r}, and this is {GREETING!r}")
         return self._process
 
     def _let_go(self, grace_s: float) -> None:
@@ -157,6 +178,17 @@ class Helper:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def _made_here(job: Job) -> Made:
+    """The same without a helper, within bounds."""
+    captured, identity, _ = job
+    answer = captured.reducer.decoded_bytes if captured.reducer is not None else 0
+    if captured.request.kept_bytes + answer <= HERE_BYTES:
+        return made_of(job)
+    reason = "internal error: the helper process is of another version: restart the worker"
+    unmade = Unmade(outcome=Outcome.REDUCER_ERROR, reason=reason, withhold=True)
+    return quarantined(captured, identity, unmade), captured.classification
 
 
 class _Pipe:
@@ -198,4 +230,4 @@ class _Pipe:
         ready = select.poll()
         ready.register(self._file, event)
         if not ready.poll(max(0.0, self._until_s - time.monotonic()) * 1000):
-            raise HelperDied(f"it did not answer within {JOB_S:g} s")
+            raise HelperDied("it did not answer in time")

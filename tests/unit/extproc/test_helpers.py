@@ -19,7 +19,7 @@ from extproc import quarantine
 from extproc.assemble import TurnIdentity, assemble
 from extproc.captured import Captured
 from extproc.events import Event
-from extproc.helpers import Helper
+from extproc.helpers import HERE_BYTES, Helper
 from extproc.pipeline import LARGE_BYTES, PipelineLimits
 from ingest_client.sink import Record
 from tests.unit.extproc.playbook import (
@@ -133,6 +133,21 @@ async def test_a_job_that_cannot_be_written_leaves_no_pipe_out_of_step(helper: H
     assert made.quarantine.outcome is Outcome.REDUCER_ERROR
     assert await helper.assemble(captured(*TURN), IDENTITY) == (assemble(captured(*TURN), IDENTITY), ANY)
     assert (helper.counters.deaths, helper.counters.jobs) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "outcome"), [(2 * LARGE_BYTES, None), (HERE_BYTES + 1, Outcome.REDUCER_ERROR)]
+)
+async def test_a_helper_of_another_version_gets_no_job(
+    size: int, outcome: Outcome | None, helper: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package was replaced under the worker. A turn is made there, as far as that does not hold it long."""
+    monkeypatch.setattr("extproc.helpers.GREETING", b"steno 0.0.1 1".ljust(64))
+    body = b'{"model": "m", "messages": ["' + b"x" * size + b'"]}'
+    made, _ = await helper.assemble(captured(request_headers(), request(body), *TURN[2:]), IDENTITY)
+    assert isinstance(made, Record)
+    assert (made.quarantine and made.quarantine.outcome) is outcome
+    assert (helper.counters.other_version, helper.counters.jobs, helper.pid) == (1, 0, None)
 
 
 async def test_a_helper_ends_with_its_worker(helper: Helper) -> None:
