@@ -101,6 +101,8 @@ class DiskFiles:
         chores: list[Chore] = []
         for folder in _below(self.folder / "adopted"):
             if folder.name not in self._working:
+                for damaged in _below(folder / "damaged"):  # its numbers for generations are not ours
+                    (damaged / CARRIED).unlink(missing_ok=True)
                 move_shelves(folder, self.folder)
                 chores.append(self._adopting(folder))
         salvages = [

@@ -2,6 +2,7 @@
 
 import asyncio
 import tracemalloc
+import uuid
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,34 @@ async def test_spools_damaged_in_the_same_second_are_adopted_one_by_the_other(
     assert sorted(await names(left)) == ["t0", "t1"]
     assert left.ledger == Ledger(observed=2, spooled=2)
     await left.close(5)
+
+
+async def test_damaged_files_of_a_process_that_left_are_salvaged_into_its_own_books(tmp_path: Path) -> None:
+    """It had no time for that itself. Its numbers for generations mean others to whoever adopts it."""
+    staying = await open_spool(tmp_path, QUICK)
+    staying.ledger.observe()
+    await staying.keep(turn("s"))
+    folder = tmp_path / str(uuid.uuid4())
+    make_private(folder)
+    lock = try_lock(folder)
+    assert lock is not None
+    files = DiskFiles(folder=folder, settings=SETTINGS, generation_id="left", clock=Clock())
+    store = files.open()
+    with store.transaction():
+        store.note({"observed": 3})
+        for number in range(3):
+            store.keep(turn(f"l{number}"))
+    files.replace(store, "why").close()
+    lock.release()
+    await eventually_one_instance(tmp_path, staying, 4)
+    for _ in range(100):
+        if list(tmp_path.glob("*/damaged/*/salvaged.json")):  # noqa: ASYNC240 - a test's own small folder
+            break
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
+    assert sorted(await names(staying)) == ["l0", "l1", "l2", "s"]
+    assert staying.ledger == Ledger(observed=4, spooled=4)
+    await staying.close(5)
 
 
 def _same_second(*_: object) -> str:
