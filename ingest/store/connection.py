@@ -33,6 +33,10 @@ class CollisionError(StoreError):
     """Another writer took the same key first: look again, in a new transaction."""
 
 
+class TooLargeError(StoreError):
+    """The engine takes no row that large: the same call will never work."""
+
+
 class Purpose(IntEnum):
     """What only one transaction at a time may do, of all instances on one database."""
 
@@ -46,7 +50,7 @@ class Connection(Protocol):
     """One connection, used by one thread at a time.
 
     Every method may raise :class:`UnavailableError` (the connection is then dead or the
-    disk full) or :class:`CollisionError`. Anything else is our bug.
+    disk full), :class:`CollisionError` or :class:`TooLargeError`. Anything else is our bug.
     """
 
     def run(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:

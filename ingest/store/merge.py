@@ -1,7 +1,10 @@
 """Folding the steps of a batch into the rows of sessions, runs and days: pure.
 
-The newest turn that says something wins, by sequence number, so the order in which turns
-are derived does not matter. A run's terminal state is written once.
+Turns are folded in the order of their sequence numbers, and the newest that says something wins.
+A turn that comes out of that order (of several instances, one may commit a lower number later)
+fills in what nobody said, and neither replaces what a newer one said nor what another late one did. A
+run's agent, kind and label are those of the turn that was derived first; its terminal state is
+written once. Deriving everything again puts all of it in order.
 """
 
 from collections.abc import Iterable, Mapping

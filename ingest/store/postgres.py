@@ -16,16 +16,34 @@ from threading import Event
 from typing import Final, cast
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 
-from ingest.store.connection import BeginError, CollisionError, Purpose, Row, UnavailableError, Value
+from ingest.store.connection import (
+    BeginError,
+    CollisionError,
+    Purpose,
+    Row,
+    TooLargeError,
+    UnavailableError,
+    Value,
+)
 from ingest.store.schema import STEPS, NewerSchemaError, statements
 
 _log = logging.getLogger("steno.ingest.store")
 _MIGRATION_LOCK: Final = 7_305_001
 _CHANNEL: Final = "steno_ingest"
 _LISTEN_S: Final = 0.25
-_CONNECT_TIMEOUT_S: Final = 5
+_CONNECTING: Final = {
+    "connect_timeout": "5",
+    "keepalives": "1",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""A server that vanished without a word is noticed within half a minute, not in hours. Seconds, but the
+last, which is milliseconds. What the URL says counts before."""
 
 
 class UnsafeServerError(Exception):
@@ -42,7 +60,14 @@ def _translated() -> Generator[None]:
         psycopg.errors.SerializationFailure,
     ) as error:
         raise CollisionError(str(error)) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except psycopg.errors.ProgramLimitExceeded as error:
+        raise TooLargeError(f"PostgreSQL: {error}".strip()) from error
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg.errors.ReadOnlySqlTransaction,  # after a failover: another connection may find the primary
+        psycopg.errors.IdleInTransactionSessionTimeout,
+    ) as error:
         raise UnavailableError(f"PostgreSQL: {error}".strip()) from error
 
 
@@ -151,6 +176,12 @@ class PostgresConnection:
             self._connection.close()
 
 
+def connect(url: str) -> psycopg.Connection[Row]:
+    """A connection that notices when its server vanishes. Raises psycopg's own errors."""
+    parameters = _CONNECTING | {"application_name": "steno-ingest"} | conninfo_to_dict(url)
+    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+
+
 class PostgresEngine:
     """A PostgreSQL database."""
 
@@ -166,9 +197,7 @@ class PostgresEngine:
         """LISTEN, again after every loss of the connection (what was said meanwhile is lost)."""
         while not stopped.is_set():
             try:
-                with psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S
-                ) as listener:
+                with connect(self._url) as listener:
                     listener.execute(f"LISTEN {_CHANNEL}")
                     while not stopped.is_set():
                         for notification in listener.notifies(timeout=_LISTEN_S):
@@ -200,14 +229,10 @@ class PostgresEngine:
         return connection
 
     def _open(self) -> PostgresConnection:
-        with _translated():
-            connection: psycopg.Connection[Row] = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                application_name="steno-ingest",
-            )
-        return PostgresConnection(connection)
+        try:
+            return PostgresConnection(connect(self._url))
+        except psycopg.Error as error:  # whatever it is: there is no connection
+            raise UnavailableError(f"PostgreSQL: {error}".strip()) from error
 
 
 def _migrate(connection: PostgresConnection) -> None:

@@ -14,7 +14,15 @@ from typing import Final, Protocol, cast
 
 import apsw
 
-from ingest.store.connection import BeginError, CollisionError, Purpose, Row, UnavailableError, Value
+from ingest.store.connection import (
+    BeginError,
+    CollisionError,
+    Purpose,
+    Row,
+    TooLargeError,
+    UnavailableError,
+    Value,
+)
 from ingest.store.schema import STEPS, NewerSchemaError, statements
 
 _log = logging.getLogger("steno.ingest.store")
@@ -50,6 +58,8 @@ def _translated() -> Generator[None]:
         yield
     except apsw.ConstraintError as error:
         raise CollisionError(str(error)) from error
+    except apsw.TooBigError as error:
+        raise TooLargeError(f"SQLite takes no row beyond {_MAX_BLOB} bytes") from error
     except (
         apsw.BusyError,
         apsw.LockedError,
@@ -111,11 +121,11 @@ class SqliteConnection:
 
     def rollback(self) -> None:
         """Give up the transaction, if there is one."""
-        if self._database.in_transaction:
-            try:
+        try:
+            if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
-            except apsw.Error:  # SQLite rolled back by itself, or cannot: the connection is replaced
-                return
+        except apsw.Error:  # SQLite rolled back by itself, or cannot: the connection is replaced
+            return
 
     def close(self) -> None:
         """Close; the last connection checkpoints the WAL away."""

@@ -6,7 +6,8 @@ costs a disk flush; under load its price is shared, and when idle nobody waits f
 company.
 
 What can go wrong with a group
-* the store is away or full: everybody in it is told so, and the connection is replaced;
+* the store is away or full: everybody in it whose work is not committed yet is told so, and the
+  connection is replaced;
 * somebody's work fails otherwise: the group is rolled back and each does its work in a
   transaction of its own, so nobody pays for a neighbour.
 A commit whose answer was lost (connection cut) is answered as a failure; the caller
@@ -66,6 +67,8 @@ class _Job:
     answer: asyncio.Future[Any]
     result: object = None
     failure: BaseException | None = None
+    settled: bool = False
+    """Committed, or failed for good: whatever happens to the rest of its group."""
 
 
 @dataclass(slots=True)
@@ -170,12 +173,14 @@ class Writer:
                 self._transact(connection, group)
             except BeginError:  # a connection that died while it was idle
                 connection.close()
+                connection = None
                 connection = self._connect()
-                self._transact(connection, group)
-        except UnavailableError as error:
-            _log.warning("store unavailable: %s", error)
+                self._transact(connection, [job for job in group if not job.settled])
+        except Exception as error:  # noqa: BLE001 -- what is not translated must not end the thread: writes would hang
+            _log.warning("store unavailable: %s", error, exc_info=not isinstance(error, UnavailableError))
             for job in group:
-                job.failure = error
+                if not job.settled:
+                    job.failure = _unavailable(error)
             if connection is not None:
                 connection.rollback()
                 connection.close()
@@ -204,6 +209,8 @@ class Writer:
         for job in group:
             job.result = job.work(connection) if job.work else [next(puts) for _ in job.turns]
         connection.commit()
+        for job in group:
+            job.settled = True
 
     def _alone(self, connection: Connection, job: _Job) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -215,12 +222,22 @@ class Writer:
                 connection.rollback()
                 if attempt == _ATTEMPTS:
                     job.failure = StoreError(f"still colliding after {_ATTEMPTS} attempts: {error}")
+                    job.settled = True
             except Exception as error:  # noqa: BLE001 -- told to the caller who brought the work
                 connection.rollback()
                 job.failure = error
+                job.settled = True
                 return
             else:
                 return
+
+
+def _unavailable(error: Exception) -> UnavailableError:
+    if isinstance(error, UnavailableError):
+        return error
+    unavailable = UnavailableError(f"the store cannot be used: {error}")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _answer(group: Sequence[_Job]) -> None:
