@@ -36,7 +36,8 @@ from ingest.watched import Watched
 _log = logging.getLogger("steno.ingest.access")
 DEFAULT_TENANT: Final = "default"
 ANY: Final = "*"
-_TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+TENANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""A tenant's name, the whole of it."""
 
 
 @unique
@@ -62,7 +63,7 @@ class TenantNameError(ValueError):
 
 def is_tenant(name: str) -> bool:
     """Whether ``name`` may be a tenant's."""
-    return _TENANT.fullmatch(name) is not None
+    return re.fullmatch(TENANT, name) is not None
 
 
 class Principal(Struct, frozen=True, kw_only=True):

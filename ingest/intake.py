@@ -178,9 +178,11 @@ def _turn(envelope: Envelope, posted: Posted, tenant: str, project: str, at: Sta
 def prepare_transcript(
     transcript: Transcript, size: int, writer: Principal, project: str, at: Stamp, *, allow: Allow = allow_all
 ) -> Prepared | Answer:
-    """The row of a transcript, under the writer's own tenant."""
+    """The row of a transcript, or the refusal of one that is not stored."""
     try:
-        tenant = writer.tenant("")
+        tenant = writer.tenant(transcript.tenant)
+    except TenantNameError as error:
+        return _no_envelope(f"tenant: {error}")
     except AccessError as error:
         return Answer(status=403, outcome=WriteStatus.REJECT_ACCESS, error=str(error))
     if overrun := allow(tenant, size):

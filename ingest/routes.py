@@ -85,6 +85,7 @@ ROUTES: Final = (
         handler=writing.post_transcript,
         summary="Store a harness's own record of a session.",
         takes=TranscriptPayload,
+        query=("tenant",),
         gives=TranscriptAnswer,
         status=202,
         refusals=(400, 401, 403, 408, 413, 429, 502, 503),

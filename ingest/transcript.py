@@ -14,8 +14,13 @@ _TEXTS = ("agent_id", "agent_type", "description", "tool_use_id", "kind")
 
 
 class Transcript(Struct, frozen=True, kw_only=True):
-    """A harness's own record of a session. ``records`` are kept as sent."""
+    """A harness's own record of a session. ``records`` are kept as sent.
 
+    ``tenant`` is the one that the request names beside the body, or empty: the contract's body has no
+    member for it, and a member more might be one of a later contract.
+    """
+
+    tenant: str = ""
     facts: SessionFacts
     session: bytes
     records: bytes
@@ -39,8 +44,11 @@ class Transcript(Struct, frozen=True, kw_only=True):
         return Body(request=self.records, meta=msgspec.json.encode(meta), session=self.session)
 
 
-def decode(body: bytes, subject: str) -> Transcript:
-    """Read a transcript envelope; ``subject`` overrides the session's. Raises :class:`EnvelopeError`."""
+def decode(body: bytes, subject: str, tenant: str = "") -> Transcript:
+    """Read a transcript envelope, for ``tenant``; ``subject`` overrides the session's.
+
+    Raises :class:`EnvelopeError`.
+    """
     try:
         members = fold(split(body), ("session", "records", *_TEXTS))
     except MembersError as error:
@@ -58,7 +66,12 @@ def decode(body: bytes, subject: str) -> Transcript:
     except MembersError as error:
         raise EnvelopeError(f"records must be a JSON array: {error}") from error
     return Transcript(
-        facts=facts, session=_cleared(session, subject), records=records, count=count, texts=texts
+        tenant=tenant,
+        facts=facts,
+        session=_cleared(session, subject),
+        records=records,
+        count=count,
+        texts=texts,
     )
 
 

@@ -179,7 +179,8 @@ async def post_transcript(request: Request) -> Response:
 async def _take_transcript(request: Request, body: bytes, writer: Principal) -> Response:
     try:
         subject = request.headers.get("x-paper-auth-subject", "")
-        found = await beside(lambda: transcript.decode(body, subject), len(body))
+        tenant = request.query_params.get("tenant", "")
+        found = await beside(lambda: transcript.decode(body, subject, tenant), len(body))
     except EnvelopeError as error:
         return _refused(request, 400, WriteStatus.REJECT_ENVELOPE, f"invalid envelope: {error}")
     answer = await service_of(request).intake.take_transcript(found, len(body), writer)

@@ -116,3 +116,13 @@ def test_a_keys_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None
     settings = IngestSettings(database_url=f"sqlite:///{tmp_path}/x.db", keys_file=tmp_path / "none")
     with pytest.raises(StartError, match="keys file"):
         build(settings)
+
+
+async def test_a_transcript_names_its_tenant_in_the_query(tmp_path: Path) -> None:
+    """A writer for several tenants could not post one otherwise."""
+    body = {"session": {"harness_session_id": "s"}, "records": []}
+    async with service(tmp_path, keys_file=keys_file(tmp_path, key("t", ["a", "b"]))) as client:
+        for query, status in (("", 403), ("?tenant=c", 403), ("?tenant=a/b", 400), ("?tenant=b", 202)):
+            answer = await client.post(f"/v1/ingest/transcript{query}", json=body, headers=bearer("t"))
+            assert answer.status_code == status, query
+        assert await client.rows("SELECT tenant, source FROM turns") == [("b", "transcript")]
