@@ -6,6 +6,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from ingest.access import TENANT
+from ingest.reading import CURSOR
 from ingest.replies import Refusal
 from ingest.routes import ROUTES, Row
 
@@ -15,11 +17,11 @@ _TEXT: Final[JsonObject] = {"type": "string"}
 _TIME: Final[JsonObject] = {"type": "string", "format": "date-time"}
 _PARAMETERS: Final[dict[str, tuple[JsonObject, str]]] = {
     "tenant": (
-        _TEXT | {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
+        _TEXT | {"pattern": f"^{TENANT}$"},
         "The credential's own if left out.",
     ),
     "limit": ({"type": "integer", "minimum": 1, "maximum": 100}, "Rows of a page."),
-    "cursor": (_TEXT | {"pattern": "^[0-9]{1,18}-[0-9]{1,18}$"}, "The next of the page before."),
+    "cursor": (_TEXT | {"pattern": f"^{CURSOR}$"}, "The next of the page before."),
     "since": (_TIME, "From this time on."),
     "until": (_TIME, "Before this time."),
     "before": (_TIME, "Received before this time; now if left out."),

@@ -1,9 +1,11 @@
 """The handlers that give back what was stored. One tenant at a time; every read of content is audited."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,7 +14,8 @@ from ingest.access import Role
 from ingest.aside import beside
 from ingest.replies import Node, NodeList, refuse, reply
 from ingest.store import nodes, reads, turns
-from ingest.store.reads import Cursor, Page
+from ingest.store.connection import Connection
+from ingest.store.reads import Cursor, Found, Page
 from ingest.store.rows import State
 from ingest.writing import principal_of, service_of
 
@@ -22,7 +25,7 @@ _NODES: Final = 1000
 _CATCH_UP_S: Final = 1.0
 _USAGE_ROWS: Final = 10_000
 _HASH_DIGITS: Final = frozenset("0123456789abcdef")
-_CURSOR: Final = re.compile(r"[0-9]{1,18}-[0-9a-z]{1,40}")
+CURSOR: Final = r"[0-9]{1,18}-[0-9a-z]{1,40}"
 _HASH_LENGTH: Final = 64
 _NUMBER: Final = re.compile(r"[0-9]{1,3}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -71,8 +74,7 @@ def _cursor(text: str) -> Cursor | None:
     if not text:
         return None
     at, _, tie = text.partition("-")
-    usable = _CURSOR.fullmatch(text)
-    if not usable:
+    if not re.fullmatch(CURSOR, text):
         raise QueryError("cursor must be the next of an earlier page")
     return Cursor(int(at), tie)
 
@@ -104,8 +106,18 @@ def time_of(text: str) -> int | None:
     return since // _MICROSECOND
 
 
-def _next(rows: list[T], page: Page, at_us: int, tie: object) -> str | None:
-    return f"{at_us}-{tie}" if len(rows) == page.limit else None
+async def _rows(
+    request: Request, read: Callable[[Connection, Page], list[T]], page: Page, tie: Callable[[T], str]
+) -> tuple[list[T], str | None]:
+    """The rows of a page, and the cursor of the next one: one row more is read to know."""
+    more = structs.replace(page, limit=page.limit + 1)
+    rows = await service_of(request).store.read(lambda connection: read(connection, more))
+    found = rows[: page.limit]
+    return found, tie(found[-1]) if len(rows) > len(found) else None
+
+
+def _turn_tie(found: Found) -> str:
+    return f"{found.turn.received_at_us}-{found.turn.seq}"
 
 
 def _read_of(request: Request, what: str, tenant: str) -> None:
@@ -131,9 +143,7 @@ async def list_turns(request: Request) -> Response:
     """List turns, newest first."""
     page = page_of(request)
     _ends_in_number(page.cursor)
-    found = await service_of(request).store.read(lambda connection: reads.turns(connection, page))
-    last = found[-1].turn if found else None
-    after = _next(found, page, last.received_at_us, last.seq) if last else None
+    found, after = await _rows(request, reads.turns, page, _turn_tie)
     _read_of(request, "turns", page.tenant)
     return reply(views.TurnPage([views.turn_item(one) for one in found], after))
 
@@ -157,8 +167,7 @@ async def get_turn(request: Request) -> Response:
 async def list_sessions(request: Request) -> Response:
     """List sessions, the last active first."""
     page = page_of(request)
-    rows = await service_of(request).store.read(lambda connection: reads.sessions(connection, page))
-    after = _next(rows, page, rows[-1].last_at_us, rows[-1].id) if rows else None
+    rows, after = await _rows(request, reads.sessions, page, lambda row: f"{row.last_at_us}-{row.id}")
     _read_of(request, "sessions", page.tenant)
     return reply(views.SessionPage([views.session_item(row) for row in rows], after))
 
@@ -170,8 +179,7 @@ async def get_session(request: Request) -> Response:
     row = await store.read(lambda connection: reads.session(connection, page.tenant, page.session_id))
     if row is None:
         return refuse(404, "no such session")
-    runs = await store.read(lambda connection: reads.runs(connection, page))
-    after = _next(runs, page, runs[-1].first_at_us, runs[-1].id) if runs else None
+    runs, after = await _rows(request, reads.runs, page, lambda run: f"{run.first_at_us}-{run.id}")
     _read_of(request, f"sessions/{row.id}", page.tenant)
     return reply(views.SessionDetail(views.session_item(row), [views.run_item(run) for run in runs], after))
 
@@ -184,9 +192,7 @@ async def get_run(request: Request) -> Response:
     row = await store.read(lambda connection: reads.run(connection, page.tenant, page.run_id))
     if row is None:
         return refuse(404, "no such run")
-    found = await store.read(lambda connection: reads.turns(connection, page))
-    last = found[-1].turn if found else None
-    after = _next(found, page, last.received_at_us, last.seq) if last else None
+    found, after = await _rows(request, reads.turns, page, _turn_tie)
     _read_of(request, f"runs/{row.id}", page.tenant)
     return reply(views.RunView(views.run_item(row), [views.turn_item(one) for one in found], after))
 

@@ -1,6 +1,7 @@
 """The read surface: what was stored comes back, page by page, to those who may see it."""
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from ingest.openapi import document
 from tests.unit.ingest.running import Client, service, turn
 
 
@@ -150,6 +152,37 @@ async def test_sessions_are_paged_too(client: Client) -> None:
     second = await get(client, "/v1/sessions", limit=3, cursor=first["next"])
     names = [item["harness_session_id"] for item in first["sessions"] + second["sessions"]]
     assert names == ["s4", "s3", "s2", "s1", "s0"]
+
+
+async def test_every_cursor_is_as_documented_and_a_full_last_page_has_none(client: Client) -> None:
+    """Three of everything: pages of two end with a cursor, a page of three is all there is."""
+    for text in "abc":
+        await client.turn(turn(text, session=harness("one")))
+        await client.turn(turn(text, session=harness(text)))
+    await derived(client)
+    lists = [("/v1/turns", "turns", 6), ("/v1/sessions", "sessions", 4)]
+    session = next(
+        item
+        for item in (await get(client, "/v1/sessions"))["sessions"]
+        if item["harness_session_id"] == "one"
+    )
+    lists.append((f"/v1/sessions/{session['id']}", "runs", 3))
+    pattern = re.compile(documented("cursor"))
+    for path, member, count in lists:
+        whole = await get(client, path, limit=count)
+        assert (len(whole[member]), whole["next"]) == (count, None), path
+        short = await get(client, path, limit=count - 1)
+        assert pattern.search(short["next"]), path
+        last = await get(client, path, limit=count - 1, cursor=short["next"])
+        assert short[member] + last[member] == whole[member]
+        assert last["next"] is None
+
+
+def documented(parameter: str) -> str:
+    """The pattern of a query parameter in the OpenAPI document."""
+    paths: Any = document("1")["paths"]
+    parameters = paths["/v1/sessions"]["get"]["parameters"]
+    return str(next(each["schema"]["pattern"] for each in parameters if each["name"] == parameter))
 
 
 async def test_turns_are_filtered(client: Client) -> None:
