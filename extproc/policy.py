@@ -18,6 +18,11 @@ REQUEST_BUDGET_BYTES: Final = MAX_BODY_BYTES - 1024 * 1024
 RESPONSE_BUDGET_BYTES: Final = 512 * 1024 * 1024
 """Response bytes read into the reducer of one exchange; the rest is read on and dropped."""
 
+ANSWER_BUDGET_BYTES: Final = MAX_BODY_BYTES - 1024 * 1024
+"""Of what an answer is reduced to: more than an ingest body takes is of no use to anybody. A stream of tokens
+is twenty to fifty times what it reduces to, so that this says little of the bytes read.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -33,6 +38,7 @@ class Policy:
     quarantine_raw: bool = False
     request_budget_bytes: int = REQUEST_BUDGET_BYTES
     response_budget_bytes: int = RESPONSE_BUDGET_BYTES
+    answer_budget_bytes: int = ANSWER_BUDGET_BYTES
 
 
 class PolicySource(Protocol):

@@ -77,9 +77,12 @@ class ResponseBody:
         if captured.truncated or captured.account.refused or captured.lost or captured.request.over_budget:
             return False
         before = captured.response_bytes - size
-        ahead = _ahead(captured, before)
-        limit = captured.policy.response_budget_bytes
-        if captured.response_bytes > limit or not self._draw(_wanted(captured, before, size + ahead)):
+        held = _held(captured, before)
+        budget, limit = captured.policy.answer_budget_bytes, captured.policy.response_budget_bytes
+        # Not so far that what comes, were all of it kept, could pass the budget by much.
+        ahead = min(_ahead(captured, before), max(_READ_AHEAD_BYTES, budget - held))
+        useful = captured.response_bytes <= limit and held <= budget
+        if not useful or not self._draw(_wanted(captured, held, before, size + ahead)):
             self._cut()
             return False
         self._read_to = min(captured.response_bytes + ahead, limit)
@@ -110,16 +113,21 @@ def _ahead(captured: Captured, before: int) -> int:
     return max(_READ_AHEAD_BYTES, before // 2) if before else _FIRST_READ_BYTES
 
 
-def _wanted(captured: Captured, before: int, more: int) -> int:
+def _held(captured: Captured, before: int) -> int:
+    """What is kept of the ``before`` bytes of the answer that came."""
+    if captured.reducer is None:
+        return len(captured.held) + len(captured.error_body)
+    if captured.reducer.is_stream and before < _LOOKED_AT_FROM_BYTES:
+        return before // _USUAL_SHARE
+    return captured.reducer.held_bytes
+
+
+def _wanted(captured: Captured, held: int, before: int, more: int) -> int:
     """What the answer will hold when ``more`` bytes have been read: as densely as those ``before``."""
     if not before:
         return more
     if captured.reducer is None:
-        return len(captured.held) + len(captured.error_body) + more
-    if captured.reducer.is_stream and before < _LOOKED_AT_FROM_BYTES:
-        held = before // _USUAL_SHARE
-    else:
-        held = captured.reducer.held_bytes
+        return held + more
     return held + held * more // before + max(captured.reducer.waiting_bytes, _PENDING_BYTES)
 
 

@@ -79,6 +79,28 @@ def test_over_the_budget_the_beginning_of_a_stream_is_kept_as_a_truncated_turn()
     assert budget.used.bytes <= 400 * KIB
 
 
+def test_an_answer_is_kept_as_far_as_an_ingest_body_could_take_it() -> None:
+    """By what it reduces to: pings and framing do not count."""
+    policy = Policy(answer_budget_bytes=200 * KIB)
+    pings = [response(b"event: ping\ndata: {}\n\n" * 1000, end=False) for _ in range(100)]
+    events = (*TURN[:3], *pings, *long_answer(100), response(delta("the end")))
+    made = payload(ending(concluded(play(small(1 << 30), *events, policy=policy))))
+    text = made["meta"]["canonical"]["text"]
+    assert made["meta"]["truncated"] is True
+    assert 100 * KIB < len(text) <= 270 * KIB
+    short = (*TURN[:3], *pings, *long_answer(2), response(delta("the end")))
+    made = payload(ending(concluded(play(small(1 << 30), *short, policy=policy))))
+    assert "truncated" not in made["meta"]
+
+
+def test_a_document_that_no_ingest_body_could_take_is_lost() -> None:
+    body = json.dumps({"content": [{"type": "text", "text": "x" * 100 * KIB}]}).encode()
+    pieces = [response(body[at : at + 8 * KIB], end=False) for at in range(0, len(body), 8 * KIB)]
+    events = (*TURN[:2], response_headers("200", content_type="application/json"), *pieces, response(b""))
+    end = concluded(play(small(1 << 30), *events, policy=Policy(answer_budget_bytes=64 * KIB)))
+    assert end.outcome is Outcome.OVER_BUDGET
+
+
 def test_a_stream_that_finds_no_room_at_all_is_a_truncated_turn_with_its_request() -> None:
     budget = small(64 * KIB)
     account = budget.open("other")
