@@ -25,7 +25,7 @@ from ingest.limits import Overrun
 from ingest.metrics import Metrics, WriteStatus, provider_label
 from ingest.rawonly import with_reduction
 from ingest.replies import told
-from ingest.store.connection import BusyError, StoreError, UnavailableError
+from ingest.store.connection import BusyError, StoreError, TooLargeError, UnavailableError
 from ingest.store.rows import Body, Fate, NewTurn, Put, Source, State
 from ingest.store.store import Store
 from ingest.store.turns import CONFLICT, digest_of, packed
@@ -235,6 +235,14 @@ def _downstream(error: StoreError, turn: NewTurn) -> Answer:
             provider=turn.provider,
             request_id=turn.key,
             error=f"downstream failure: {error}; send it again later",
+        )
+    if isinstance(error, TooLargeError):
+        return Answer(
+            status=413,
+            outcome=WriteStatus.REJECT_OVERSIZE,
+            provider=turn.provider,
+            request_id=turn.key,
+            error=f"the turn is too large for the store: {error}",
         )
     return Answer(
         status=503,

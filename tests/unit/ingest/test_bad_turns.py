@@ -1,6 +1,7 @@
 """No turn, and no damaged row, ends the service or stops the turns behind it."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
@@ -166,3 +167,17 @@ async def test_a_batch_is_bounded_by_the_bytes_of_its_bodies(client: Client) -> 
     while count := await client.service.store.write(derive_some):
         batches.append(count)
     assert batches == [2, 1, 2]
+
+
+async def test_a_turn_beyond_what_the_store_takes_is_refused_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not 503: nobody may send it again and again."""
+    monkeypatch.setattr("ingest.store.sqlite._MAX_BLOB", 1 << 20)
+    async with service(tmp_path) as client:
+        answer = await client.turn(turn(os.urandom(2 << 20).hex()))
+        assert (answer.status_code, answer.json()["error"]) == (
+            413,
+            "the turn is too large for the store: SQLite takes no row beyond 1048576 bytes",
+        )
+        await goes_on(client)
