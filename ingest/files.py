@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 
 _MODE: Final = 0o600
 _PARTIAL: Final = ".partial"
+_TAKEN: Final = "somebody is writing it, or was killed while writing: remove it if nobody is"
 _CHECKSUM: Final = ".sha256"
 
 
@@ -24,7 +25,10 @@ def whole(target: Path) -> Generator[Path]:
         yield target
         return
     partial = target.with_name(target.name + _PARTIAL)
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
+    except FileExistsError as error:
+        raise FileExistsError(error.errno, _TAKEN, str(partial)) from error
     try:
         yield partial
         flush(partial)

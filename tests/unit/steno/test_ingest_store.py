@@ -50,6 +50,17 @@ def test_a_backup_as_json_has_its_checksum(url: str, tmp_path: Path, capsys: Cap
     assert set(said) == {"target", "form", "turns", "bytes", "sha256", "seconds"}
 
 
+def test_what_a_killed_backup_left_is_named_with_what_to_do(
+    url: str, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "b.partial").write_text("half")
+    assert run("backup", tmp_path / "b", "--database-url", url) == 1
+    told = "somebody is writing it, or was killed while writing: remove it if nobody is"
+    assert capsys.readouterr().err.splitlines()[-1] == f"steno: {tmp_path / 'b.partial'}: {told}"
+    (tmp_path / "b.partial").unlink()
+    assert run("backup", tmp_path / "b", "--database-url", url) == 0
+
+
 def test_the_store_may_be_named_before_the_action(url: str, tmp_path: Path) -> None:
     assert run("--database-url", url, "backup", tmp_path / "b") == 0
 
