@@ -298,7 +298,7 @@ ROWS: Final = (
     ),
     Row(
         path="ingest.max_body",
-        kind=Size(1024, _LARGEST_BYTES),
+        kind=Size(1024, 1 << 30),
         default=str(MAX_BODY_BYTES),
         help="Largest turn taken; a larger one is refused with 413.",
         reason="the contract's limit, which sidecars count on",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.settings import RANGES
 from steno.commands.extproc import sidecar_settings
 from steno.commands.ingest import ingest_settings
 from steno.settings.kinds import File, Kind, Listen, Size, Span, Switch, Text, Texts, Whole, Workers
@@ -151,3 +152,11 @@ def test_the_ingests_settings_are_made_of_the_table(tmp_path: Path) -> None:
     rules.write_text("- {tenant: a, accepted_days: forever}")
     with pytest.raises(SettingsError, match="accepted_days"):
         ingest_settings(load("ingest", {"ingest.retention_file": str(rules)}, {}))
+
+
+@pytest.mark.parametrize("name", ["max_body", "queue_jobs", "queue_bytes"])
+def test_the_table_and_the_ingest_agree_on_what_is_allowed(name: str) -> None:
+    """A value that the reference names must not be refused by the service."""
+    (kind,) = (row.kind for row in ROWS if row.path == f"ingest.{name}")
+    assert isinstance(kind, Size | Whole)
+    assert RANGES["max_body_bytes" if name == "max_body" else name] == (kind.minimum, kind.maximum)
