@@ -37,8 +37,8 @@ from ingest.deriver import Deriver
 from ingest.events import Hub
 from ingest.intake import Intake
 from ingest.limits import LimitsError
-from ingest.listener import Listener
 from ingest.metrics import ChannelFailure, Metrics
+from ingest.protocol import ClientProtocol
 from ingest.reading import QueryError
 from ingest.replies import refuse, told
 from ingest.retention import Retention
@@ -292,7 +292,7 @@ async def serve(settings: IngestSettings, sock: socket.socket | None = None) -> 
         access_log=False,
         log_level="warning",  # of its own words: what matters of a start and a stop we say ourselves
         lifespan="off",
-        http=Listener,
+        http=ClientProtocol,
         timeout_graceful_shutdown=max(1, math.ceil(settings.drain_s)),  # to uvicorn 0 is for ever
         timeout_keep_alive=_KEEP_ALIVE_S,
         ssl_certfile=settings.tls_certificate,

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from ingest.app import build, listen, running
-from ingest.listener import Listener
+from ingest.protocol import ClientProtocol
 from ingest.service import Service
 from ingest.settings import IngestSettings
 from ingest_client.delivery import Final
@@ -30,7 +30,7 @@ async def served(directory: Path, limits: list[dict[str, object]]) -> AsyncGener
     )
     application = build(settings)
     sock = listen("127.0.0.1:0")
-    config = uvicorn.Config(application.asgi, http=Listener, lifespan="off", log_config=None)
+    config = uvicorn.Config(application.asgi, http=ClientProtocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     async with running(application) as service:
         serving = asyncio.ensure_future(server._serve([sock]))

@@ -13,7 +13,7 @@ from ingest.certificates import names_of
 from ingest.writing import CERTIFICATE
 
 
-class Listener(HttpToolsProtocol):
+class ClientProtocol(HttpToolsProtocol):
     """HTTP/1.1 from one client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
