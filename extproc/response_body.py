@@ -78,10 +78,11 @@ class ResponseBody:
             return False
         before = captured.response_bytes - size
         held = _held(captured, before)
+        coming = captured.reducer.waiting_bytes if captured.reducer is not None else 0
         budget, limit = captured.policy.answer_budget_bytes, captured.policy.response_budget_bytes
         # Not so far that what comes, were all of it kept, could pass the budget by much.
-        ahead = min(_ahead(captured, before), max(_READ_AHEAD_BYTES, budget - held))
-        useful = captured.response_bytes <= limit and held <= budget
+        ahead = min(_ahead(captured, before), max(_READ_AHEAD_BYTES, budget - held - coming))
+        useful = captured.response_bytes <= limit and held + coming <= budget
         if not useful or not self._draw(_wanted(captured, held, before, size + ahead)):
             self._cut()
             return False

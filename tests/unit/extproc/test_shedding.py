@@ -93,6 +93,23 @@ def test_an_answer_is_kept_as_far_as_an_ingest_body_could_take_it() -> None:
     assert "truncated" not in made["meta"]
 
 
+def test_what_waits_to_be_read_counts_as_kept() -> None:
+    """Chunks that come faster than they are read: of each half a megabyte is read at once."""
+    policy = Policy(answer_budget_bytes=3 << 20)
+    chunk = response(delta("x" * 1000) * 2000, end=False)
+    end = concluded(
+        play(
+            small(1 << 30),
+            *TURN[:3],
+            response(OPENING, end=False),
+            *[chunk] * 8,
+            response(b""),
+            policy=policy,
+        )
+    )
+    assert len(payload(ending(end))["meta"]["canonical"]["text"]) < 6 << 20
+
+
 def test_a_document_that_no_ingest_body_could_take_is_lost() -> None:
     body = json.dumps({"content": [{"type": "text", "text": "x" * 100 * KIB}]}).encode()
     pieces = [response(body[at : at + 8 * KIB], end=False) for at in range(0, len(body), 8 * KIB)]
