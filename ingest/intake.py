@@ -308,11 +308,10 @@ class Intake:
         try:
             puts = await self._store.put(turns)
         except StoreError as error:
-            if not isinstance(error, BusyError):  # a queue that is full is emptied by waiting
+            # A queue that is full is emptied by waiting, and others' turns are not too large.
+            if not isinstance(error, BusyError | TooLargeError):
                 self._failed_at_s = time.monotonic()
-            if not isinstance(
-                error, BusyError | UnavailableError
-            ):  # of these the answer, or the writer's log, tells
+            if not isinstance(error, BusyError | UnavailableError):  # the writer's log tells of these
                 _log.warning("%d turns could not be stored: %a", len(turns), str(error))
             return [_downstream(error, turn) for turn in turns]
         self._failed_at_s = None

@@ -120,7 +120,7 @@ def test_a_keys_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None
 
 async def test_a_transcript_names_its_tenant_in_the_query(tmp_path: Path) -> None:
     """A writer for several tenants could not post one otherwise."""
-    body = {"session": {"harness_session_id": "s"}, "records": []}
+    body = {"session": {"harness_session_id": "s"}, "records": [1]}
     async with service(tmp_path, keys_file=keys_file(tmp_path, key("t", ["a", "b"]))) as client:
         for query, status in (("", 403), ("?tenant=c", 403), ("?tenant=a/b", 400), ("?tenant=b", 202)):
             answer = await client.post(f"/v1/ingest/transcript{query}", json=body, headers=bearer("t"))

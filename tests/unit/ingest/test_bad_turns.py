@@ -180,4 +180,5 @@ async def test_a_turn_beyond_what_the_store_takes_is_refused_for_good(
             413,
             "the turn is too large for the store: SQLite takes no row beyond 1048576 bytes",
         )
+        assert (await client.get("/readyz")).status_code == 200, "others' turns are not too large"
         await goes_on(client)
