@@ -21,8 +21,8 @@ ACCEPTED_CODINGS: Final = {"accept-encoding": ", ".join(("zstd", *_CODINGS))}
 PATIENCE_S: Final = 30.0
 SLOWEST: Final = 256 * 1024
 """A body may take so long, and a second more for so many bytes: what a sidecar's delivery allows itself."""
-_INLINE_BYTES: Final = 16 * 1024
-"""Larger bodies are decoded in a thread, and so are those that unfold to more than ``INLINE_BYTES``."""
+_INLINE_CODED_BYTES: Final = 16 * 1024
+"""Larger coded bodies are decoded in a thread, and so are those that unfold to ``INLINE_BYTES``."""
 _ZSTD_WINDOW: Final = 1 << 25
 _MEMBERS: Final = 10_000
 """Most members of one body: making a decoder for each of millions of empty ones would take minutes."""
@@ -113,7 +113,7 @@ class Reading:
         if coding != "zstd" and coding not in _CODINGS:
             return data
         most = self._limit + 1
-        inline = min(INLINE_BYTES, most) if len(data) <= _INLINE_BYTES else 0
+        inline = min(INLINE_BYTES, most) if len(data) <= _INLINE_CODED_BYTES else 0
         decoded = _uncoded(data, coding, inline) if inline else b""
         if len(decoded) == inline < most:
             decoded = await asyncio.to_thread(_uncoded, data, coding, most)

@@ -275,7 +275,7 @@ async def test_a_large_body_under_a_coding_is_the_same_turn(client: Client) -> N
 
     body = json.dumps(turn(os.urandom(100_000).hex())).encode()
     coded = zstandard.compress(body)
-    assert len(coded) > bodies._INLINE_BYTES
+    assert len(coded) > bodies._INLINE_CODED_BYTES
     first = await client.turn(body)
     second = await client.turn(
         coded.decode("latin-1").encode("latin-1"), content_encoding="zstd", idempotency_key="k"
