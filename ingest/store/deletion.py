@@ -207,7 +207,8 @@ _KEEP_AN_AGENT: Final = (
     " JOIN steps s ON s.tenant = o.tenant AND s.session_id = o.session_id JOIN node_agents a"
     " ON a.tenant = o.tenant AND a.agent_name = s.agent_name AND a.hash = o.hash"
     " WHERE o.tenant = nodes.tenant AND o.hash = nodes.hash AND o.session_id <> ? LIMIT 1), '')"
-    " WHERE tenant = ? AND first_seq IN (SELECT seq FROM steps WHERE tenant = ? AND session_id = ?)"
+    " WHERE tenant = ? AND agent_name <> ''"
+    " AND first_seq IN (SELECT seq FROM steps WHERE tenant = ? AND session_id = ?)"
 )
 """A node that others share lists one of their agents. Any will do: the last one would be a search."""
 

@@ -97,8 +97,9 @@ def save(
     Turns that were deleted while they were being derived are left out. Returns what happened.
     """
     connection.alone(Purpose.DERIVE)
-    waiting = _still_waiting(connection, [one.turn.seq for one in derived])
+    waiting = _still_waiting(connection, [one.turn.seq for one in derived] + [seq for seq, _ in failures])
     derived = [one for one in derived if one.turn.seq in waiting]
+    failures = [(seq, reason) for seq, reason in failures if seq in waiting]
     nodes.save(connection, [(one.turn, one.session.id, one.nodes) for one in derived])
     _save_sessions(connection, derived)
     events = _save_runs(connection, derived)

@@ -10,6 +10,7 @@ import pytest_asyncio
 from ingest.derivation.sessions import session_id as name_of
 from ingest.store.connection import Connection
 from ingest.store.deletion import Scope
+from ingest.store.derived import save
 from tests.unit.ingest.running import JSON, Client, service, turn
 from tests.unit.ingest.test_deletion import TABLES, contents, fill, session_id
 
@@ -144,3 +145,15 @@ async def test_a_node_that_another_session_shares_lists_an_agent_of_its_own(clie
     gone = await session_id(client, "s1")
     await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
     assert await client.rows("SELECT DISTINCT agent_name FROM nodes") == [("b",)]
+
+
+async def test_a_turn_deleted_while_it_fails_derivation_leaves_no_reason(
+    tmp_path: Path, database_url: str
+) -> None:
+    """A reason may quote the turn."""
+    async with service(tmp_path, database_url=database_url, derive=False) as client:
+        await client.turn(turn())
+        ((seq,),) = await client.rows("SELECT seq FROM pending")
+        await client.delete("/v1/turns", params={"tenant": "default"})
+        await client.service.store.write(lambda connection: save(connection, (), [(seq, "secret")]))
+        assert await client.rows("SELECT count(*) FROM derive_failures") == [(0,)]
