@@ -307,9 +307,10 @@ def spoof_tenants(found: Campaign, client: httpx.Client) -> None:
         "session": {"harness_session_id": "shared", "org_id": VICTIM},
         "records": [],
     }
-    found.answers["own transcript"] = client.post(
-        "/v1/ingest/transcript", json=transcript, headers=headers | forged, params=query
-    )
+    for name, params in (("own transcript", {}), ("transcript for the victim", query)):
+        found.answers[name] = client.post(
+            "/v1/ingest/transcript", json=transcript, headers=headers | forged, params=params
+        )
 
 
 def repeat_ids(found: Campaign, client: httpx.Client) -> None:
@@ -457,6 +458,11 @@ def test_what_names_the_victim_elsewhere_is_ones_own_all_the_same(campaign: Camp
     for name in (*OWN_ALL_THE_SAME, "headers and query", "transcript"):
         assert campaign.answers[f"own {name}"].status_code == 202, name
     assert [row[0] for row in campaign.tenants["own"]] == [f"e{n}" for n in range(1, 9)]
+
+
+def test_a_transcript_for_the_victim_is_refused(campaign: Campaign) -> None:
+    """Its tenant stands in the query; that of a turn does not."""
+    assert campaign.answers["transcript for the victim"].status_code == 403
 
 
 def test_repeated_ids_lose_nothing_and_cross_nothing(campaign: Campaign) -> None:
