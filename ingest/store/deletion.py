@@ -155,7 +155,7 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
     for table in ("bodies", "pending", "derive_failures"):
         _each(connection, f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 -- constants
     for session in sorted(sessions | _children(connection, scope.tenant, sessions)):
-        _forget_session(connection, scope.tenant, session)
+        forget_session(connection, scope.tenant, session)
     connection.run(_DROP_CHILDLESS, (scope.tenant,))
     _each(connection, "DELETE FROM turns WHERE seq = ?", seqs)
     connection.run(
@@ -188,13 +188,14 @@ _SUBTRACT: Final = (
 bound do not go below 0."""
 _DROP_EMPTY: Final = (
     "DELETE FROM usage_days WHERE tenant = ? AND turns = 0 AND (day, provider, model, agent_name) IN"
-    " (SELECT day, provider, model, agent_name FROM usage WHERE tenant = ? AND session_id = ?)"
+    " (SELECT day, provider, model, agent_name FROM usage WHERE tenant = ? AND session_id = ? AND turns > 0)"
 )
+"""That there are turns says nothing new: without it SQLite would read the whole key for the session."""
 
 _REQUEUE_TRANSCRIPTS: Final = (
-    "INSERT INTO pending SELECT t.seq FROM sessions s JOIN turns t ON t.tenant = s.tenant"
+    "INSERT INTO pending SELECT t.seq FROM sessions s CROSS JOIN turns t WHERE t.tenant = s.tenant"
     " AND t.harness_id = s.harness_id AND t.harness_session_id = s.harness_session_id"
-    " WHERE s.tenant = ? AND s.id = ? AND t.source = 'transcript' AND t.state = 'accepted'"
+    " AND s.tenant = ? AND s.id = ? AND t.source = 'transcript' AND t.state = 'accepted'"
     " AND t.seq IN (SELECT seq FROM bodies) ON CONFLICT DO NOTHING"
 )
 """They have no steps."""
@@ -204,16 +205,17 @@ _DROP_CHILDLESS: Final = (
 )
 _KEEP_AN_AGENT: Final = (
     "UPDATE nodes SET agent_name = COALESCE((SELECT a.agent_name FROM node_sessions o"
-    " JOIN steps s ON s.tenant = o.tenant AND s.session_id = o.session_id JOIN node_agents a"
-    " ON a.tenant = o.tenant AND a.agent_name = s.agent_name AND a.hash = o.hash"
-    " WHERE o.tenant = nodes.tenant AND o.hash = nodes.hash AND o.session_id <> ? LIMIT 1), '')"
+    " CROSS JOIN steps s CROSS JOIN node_agents a WHERE o.tenant = nodes.tenant AND o.hash = nodes.hash"
+    " AND o.session_id <> ? AND s.tenant = o.tenant AND s.session_id = o.session_id"
+    " AND a.tenant = o.tenant AND a.agent_name = s.agent_name AND a.hash = o.hash LIMIT 1), '')"
     " WHERE tenant = ? AND agent_name <> ''"
     " AND first_seq IN (SELECT seq FROM steps WHERE tenant = ? AND session_id = ?)"
 )
-"""A node that others share lists one of their agents. Any will do: the last one would be a search."""
+"""A node that others share lists one of their agents, any of them. Crossed, because SQLite keeps to the order
+then: from the sessions of the node, not from all steps."""
 
 
-def _forget_session(connection: Connection, tenant: str, session: str) -> None:
+def forget_session(connection: Connection, tenant: str, session: str) -> None:
     """Drop what was derived of a session, and let its turns (those that stay) be derived again."""
     values: tuple[Value, ...] = (tenant, session)
     of = "WHERE tenant = ? AND session_id = ?"
@@ -227,9 +229,9 @@ def _forget_session(connection: Connection, tenant: str, session: str) -> None:
         "DELETE FROM node_agents WHERE tenant = ?"  # noqa: S608 -- constants
         f" AND agent_name IN (SELECT agent_name FROM steps {of})"
         f" AND hash IN (SELECT hash FROM node_sessions {of})"
-        " AND NOT EXISTS (SELECT 1 FROM node_sessions o JOIN steps s ON s.tenant = o.tenant"
-        " AND s.session_id = o.session_id WHERE o.tenant = node_agents.tenant AND o.hash = node_agents.hash"
-        " AND o.session_id <> ? AND s.agent_name = node_agents.agent_name)",
+        " AND NOT EXISTS (SELECT 1 FROM node_sessions o CROSS JOIN steps s WHERE s.tenant = o.tenant"
+        " AND s.session_id = o.session_id AND o.tenant = node_agents.tenant AND o.hash = node_agents.hash"
+        " AND o.session_id <> ? AND CAST(s.agent_name AS TEXT) = node_agents.agent_name)",
         (tenant, *values, *values, session),
     )
     connection.run(

@@ -224,8 +224,11 @@ STEP_3: Final = """
 CREATE INDEX turns_transcripts ON turns (tenant, harness_id, harness_session_id) WHERE source = 'transcript';
 CREATE INDEX sessions_placeholders ON sessions (tenant) WHERE placeholder = 1;
 CREATE INDEX sessions_children ON sessions (tenant, parent_id) WHERE parent_id <> '';
+DROP INDEX node_sessions_hash;
+CREATE INDEX node_sessions_hash ON node_sessions (tenant, hash, session_id);
 """
-"""What a deletion looks up of a session: small, because few rows are in them."""
+"""What a deletion looks up of a session: small, because few rows are in them. And who else holds a node:
+with the session in it, because without statistics SQLite takes the index that has all it asks for."""
 
 
 class NewerSchemaError(Exception):

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from ingest.app import engine_of
 from ingest.deriver import derive_all
-from ingest.store import derived, nodes, reads, turns
+from ingest.store import deletion, derived, nodes, reads, turns
 from ingest.store.connection import Connection, Row, Value
 from ingest.store.postgres import PostgresEngine
 from ingest.store.reads import Cursor, Page
@@ -133,3 +133,11 @@ def test_usage_of_days_does_not_read_that_of_sessions(explaining: Explaining) ->
     reads.usage(connection, "default", ("day", "model"), ("2026-01-01", "2026-02-01"), 100)
     assert "usage_days" in explaining.plan
     assert "Seq Scan" not in explaining.plan
+
+
+def test_forgetting_a_session_reads_what_is_the_sessions_alone(explaining: Explaining) -> None:
+    """Never all that the tenant has: other writers wait meanwhile."""
+    deletion.forget_session(cast("Connection", explaining), "default", "s")
+    assert "node_sessions_hash" in explaining.plan
+    for words in ("node_sessions_1 (tenant=?)", "steps_agent (", "steps_provider (", "Seq Scan"):
+        assert words not in explaining.plan, explaining.plan
