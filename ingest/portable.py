@@ -30,6 +30,7 @@ _ABSENT: Final = Raw(b"null")
 _HASH: Final = 16
 _INT64: Final = 1 << 63
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
+_YEAR_10000_US: Final = 253_402_300_800_000_000
 _NUMBERS: Final = ("seq", "received_at_us", "body_bytes")
 _FLAGS: Final = ("reused", "raw_dropped")
 
@@ -146,6 +147,7 @@ def _problem(read: Line) -> str:
         "digest is no digest": len(read.digest) != _HASH,
         "key_hash is no hash": read.key_hash is not None and len(read.key_hash) != _HASH,
         "a number is out of range": any(not 0 <= getattr(turn, name) < _INT64 for name in _NUMBERS),
+        "received_at_us is beyond the year 9999": turn.received_at_us >= _YEAR_10000_US,
         "a flag is neither 0 nor 1": any(getattr(turn, name) not in (0, 1) for name in _FLAGS),
         "exact names no member": not set(read.exact) <= set(_PARTS),
     }

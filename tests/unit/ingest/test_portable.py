@@ -98,6 +98,7 @@ def broken(**members: Any) -> bytes:
         (broken(turn={"source": "elsewhere"}), "source"),
         (broken(turn={"state": "pending"}), "state"),
         (broken(turn={"received_at_us": 1 << 63}), "range"),
+        (broken(turn={"received_at_us": 253_402_300_800_000_000}), "9999"),
         (broken(turn={"body_bytes": -1}), "range"),
         (broken(turn={"reused": 2}), "flag"),
         (broken(digest=""), "digest"),
