@@ -32,6 +32,8 @@ MAX_GROWTH_BYTES = 16 << 20
 MAX_GROWTH_PER_HOUR_BYTES = 5 << 20
 AN_HOUR_S = 3600.0
 SAMPLE_S = 1.0
+SPARE_DESCRIPTORS = 2
+"""Delivery opens another connection when answers come late; one descriptor a turn would be thousands."""
 BROKEN_SHARE = 1e-5
 """On a machine at load 15 gRPC's client core failed a write in the middle of a stream twice in 900,000."""
 
@@ -67,7 +69,7 @@ async def test_memory_and_descriptors_are_flat_under_steady_load(short_tmp: Path
     assert growth <= MAX_GROWTH_BYTES
     if SECONDS > AN_HOUR_S:
         assert growth / (SECONDS - WARM_UP_S) * AN_HOUR_S <= MAX_GROWTH_PER_HOUR_BYTES
-    assert min(descriptors[-9:]) <= max(descriptors[:9])
+    assert min(descriptors[-9:]) <= max(descriptors[:9]) + SPARE_DESCRIPTORS
 
 
 def _middle(values: Sequence[int]) -> float:
