@@ -36,7 +36,6 @@ from ingest.bodies import ByteBudget
 from ingest.deriver import Deriver
 from ingest.events import Hub
 from ingest.intake import Intake
-from ingest.limits import LimitsError
 from ingest.metrics import ChannelFailure, Metrics
 from ingest.protocol import ClientProtocol
 from ingest.reading import QueryError
@@ -52,6 +51,7 @@ from ingest.store.schema import NewerSchemaError
 from ingest.store.sqlite import SqliteEngine
 from ingest.store.store import Store
 from ingest.store.writer import WriteLimits
+from ingest.tenant_rules import TenantRulesError
 from ingest.throttle import Throttle
 from ingest.watched import Watched
 
@@ -109,7 +109,7 @@ def _access(settings: IngestSettings) -> Access:
 def _throttle(settings: IngestSettings, metrics: Metrics) -> Throttle:
     try:
         return Throttle(settings.limits_file, metrics)
-    except LimitsError as error:
+    except TenantRulesError as error:
         raise StartError(f"the limits file cannot be used: {error}") from error
 
 

@@ -16,10 +16,10 @@ from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from ingest.access import ANY, is_tenant
+from ingest.access import ANY
+from ingest.tenant_rules import TenantRule, read_tenant_rules
 
 _BURST_S: Final = 10.0
 """What a burst holds where the rule does not say: so many seconds of the rate."""
@@ -40,13 +40,12 @@ class Excess(StrEnum):
     STORED_BYTES = "stored_bytes"
 
 
-class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limit(TenantRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits of ``tenant`` (``*``: of each without a rule of its own); None is no limit.
 
     A burst is what may come at once: ten seconds of its rate, but at least one, by default.
     """
 
-    tenant: str = ANY
     turns_per_s: _Rate | None = None
     burst_turns: _Count | None = None
     bytes_per_s: _Rate | None = None
@@ -54,22 +53,9 @@ class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stored_bytes: Annotated[int, Meta(ge=0, le=1 << 60)] | None = None
 
 
-class LimitsError(ValueError):
-    """The limits file cannot be used; the text says why."""
-
-
 def read_limits(path: Path) -> tuple[Limit, ...]:
-    """The rules of a YAML (or JSON) file, a list. Raises :class:`LimitsError`."""
-    try:
-        limits = msgspec.yaml.decode(path.read_bytes(), type=tuple[Limit, ...])
-    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
-        raise LimitsError(f"expected a list of limits, each with its tenant: {error}") from error
-    for count, limit in enumerate(limits):
-        if limit.tenant != ANY and not is_tenant(limit.tenant):
-            raise LimitsError(f'"{limit.tenant}" is no tenant')
-        if limit.tenant in {earlier.tenant for earlier in limits[:count]}:
-            raise LimitsError(f'tenant "{limit.tenant}" has two rules')
-    return limits
+    """The limits of a file. Raises :class:`TenantRulesError`."""
+    return read_tenant_rules(path, tuple[Limit, ...], "limits, each with its tenant")
 
 
 @dataclass(frozen=True, slots=True)

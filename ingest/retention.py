@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from ingest.access import ANY, is_tenant
+from ingest.access import ANY
 from ingest.store.connection import StoreError
 from ingest.store.deletion import Scope, delete_some, named
 from ingest.store.rows import Event, State
 from ingest.store.store import Store
+from ingest.tenant_rules import TenantRule, read_tenant_rules
 
 _log = logging.getLogger("steno.ingest.retention")
 _DAY_US: Final = 86_400_000_000
@@ -24,35 +24,18 @@ _Days = Annotated[int, Meta(ge=1, le=36_500)]
 """A hundred years: more is a mistake, and would lead out of what a time can say."""
 
 
-class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Rule(TenantRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keep turns of ``tenant`` (``*``: of those without a rule of their own) for so many days;
     None keeps them for good. ``rejected_days`` is for turns that were answered 422.
     """
 
-    tenant: str = ANY
     accepted_days: _Days | None = None
     rejected_days: _Days | None = 30
 
 
-class RetentionError(ValueError):
-    """The retention file cannot be used; the text says why."""
-
-
 def read_rules(path: Path) -> tuple[Rule, ...]:
-    """The rules of a YAML (or JSON) file, a list. Raises :class:`RetentionError`.
-
-    What may be a slip is refused: a rule that means less than it should deletes for good.
-    """
-    try:
-        rules = msgspec.yaml.decode(path.read_bytes(), type=tuple[Rule, ...])
-    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
-        raise RetentionError(f"expected a list of tenant, accepted_days, rejected_days: {error}") from error
-    for number, rule in enumerate(rules):
-        if rule.tenant != ANY and not is_tenant(rule.tenant):
-            raise RetentionError(f'"{rule.tenant}" is no tenant')
-        if rule.tenant in {earlier.tenant for earlier in rules[:number]}:
-            raise RetentionError(f'tenant "{rule.tenant}" has two rules')
-    return rules
+    """The rules of a file. Raises :class:`TenantRulesError`."""
+    return read_tenant_rules(path, tuple[Rule, ...], "tenant, accepted_days, rejected_days")
 
 
 def scopes(rules: Sequence[Rule], tenants: Sequence[str], now_us: int) -> list[Scope]:

@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ingest.limits import Excess, Limiter, LimitsError, Overrun, read_limits
+from ingest.limits import Excess, Limiter, Overrun, read_limits
 from ingest.metrics import Metrics
 from ingest.store import held
 from ingest.store.connection import StoreError
 from ingest.store.rows import NewTurn
 from ingest.store.store import Store
+from ingest.tenant_rules import TenantRulesError
 from ingest.watched import Watched
 
 _log = logging.getLogger("steno.ingest.throttle")
@@ -35,7 +36,7 @@ class Throttle:
     """Decides about turns by the limits file (None: there are no limits)."""
 
     def __init__(self, path: Path | None, metrics: Metrics) -> None:
-        """Raises :class:`LimitsError` when the file cannot be used."""
+        """Raises :class:`TenantRulesError` when the file cannot be used."""
         self.limiter = Limiter()
         self._metrics = metrics
         self._path = path
@@ -71,7 +72,7 @@ class Throttle:
             return False
         try:
             limits = read_limits(self._path)
-        except LimitsError as error:
+        except TenantRulesError as error:
             _log.error("the limits file cannot be used, the old limits stay: %s", error)
             return False
         self.limiter.rule(limits)

@@ -8,8 +8,9 @@ from typing import cast
 
 from extproc.logs import log_to_stderr
 from ingest.app import StartError, run
-from ingest.retention import RetentionError, Rule, read_rules
+from ingest.retention import Rule, read_rules
 from ingest.settings import IngestSettings
+from ingest.tenant_rules import TenantRulesError
 from steno.commands.ingest_store import add_actions
 from steno.settings.flags import add_flags, read_flags
 from steno.settings.load import SettingsError
@@ -68,5 +69,5 @@ def _retention(path: Path | None) -> tuple[Rule, ...]:
         return ()
     try:
         return read_rules(path)
-    except RetentionError as error:
+    except TenantRulesError as error:
         raise SettingsError(f"ingest.retention_file: {path}: {error}") from error

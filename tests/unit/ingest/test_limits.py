@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.app import StartError, build
-from ingest.limits import Excess, Limit, Limiter, LimitsError, read_limits
+from ingest.limits import Excess, Limit, Limiter, read_limits
 from ingest.settings import IngestSettings
+from ingest.tenant_rules import TenantRulesError
 from tests.unit.ingest.running import Client, service, turn
 
 
@@ -144,7 +145,7 @@ def test_what_is_kept_counts_as_measured_and_as_stored_since() -> None:
 def test_a_limits_file_that_says_nonsense_stops_the_start(tmp_path: Path, text: str) -> None:
     path = tmp_path / "limits.yaml"
     path.write_text(text)
-    with pytest.raises(LimitsError):
+    with pytest.raises(TenantRulesError):
         read_limits(path)
     with pytest.raises(StartError, match="limits file"):
         build(IngestSettings(database_url=f"sqlite:///{tmp_path}/x.db", limits_file=path))

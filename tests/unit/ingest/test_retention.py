@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.retention import Retention, RetentionError, Rule, read_rules
+from ingest.retention import Retention, Rule, read_rules
 from ingest.store import deletion
+from ingest.tenant_rules import TenantRulesError
 from tests.unit.ingest.running import service, turn
 
 
@@ -36,7 +37,7 @@ def rules_file(directory: Path, text: str) -> Path:
 )
 def test_a_slip_in_the_retention_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
     """A rule for a tenant that nobody has must not become one for everybody."""
-    with pytest.raises(RetentionError, match=told):
+    with pytest.raises(TenantRulesError, match=told):
         read_rules(rules_file(tmp_path, text))
 
 
