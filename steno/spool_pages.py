@@ -1,15 +1,13 @@
 """Reading a spool page by page, as ``steno spool`` does, with a bar on a terminal."""
 
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final, cast
+from typing import cast
 
 from ingest_client.spool.offline import Instance
 from ingest_client.spool.tools import Json, Selection
-
-_BAR: Final = 30
+from steno.progress import Bar
 
 
 def records(
@@ -26,10 +24,10 @@ def pages(
     """Every page of an operation on one instance, with a bar on a terminal."""
     if instance.access is None:
         return
-    total = 0
+    total = done = 0
     if progress and sys.stderr.isatty():
         total = cast("int", instance.access.call("count", selection)["count"])
-    began, done = time.monotonic(), 0
+    bar = Bar(progress)
     after: int | None = selection.after
     while after is not None:
         page = instance.access.call(operation, replace(selection, after=after), body)
@@ -37,9 +35,9 @@ def pages(
         after = cast("int | None", page["next"])
         done += _size(page)
         if total:
-            _draw(progress, done, total, time.monotonic() - began)
-    if total:
-        print(file=sys.stderr)
+            bar(done, total)
+    if done < total:
+        bar.end()
 
 
 def _size(page: Json) -> int:
@@ -47,9 +45,3 @@ def _size(page: Json) -> int:
         if name in page:
             return len(cast("list[object]", page[name]))
     return cast("int", page.get("checked", page.get("purged", 0)))
-
-
-def _draw(what: str, done: int, total: int, seconds: float) -> None:
-    share = min(1.0, done / total)
-    bar = "#" * int(share * _BAR)
-    print(f"\r[{bar:{_BAR}}] {done}/{total} {what} in {seconds:.0f} s", end="", file=sys.stderr, flush=True)
