@@ -5,15 +5,13 @@ anew, 20,000 that have received their request's headers alone. RSS is that of th
 worker together, before and while the streams are open; the worker's is shown beside it.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.envoy_side import EnvoySide
 from bench.processes import Bench, Server
-from bench.tables import bars, load, publish, table
+from bench.tables import bars, load, options, publish, table
 from bench.turns import Turn, make_turn
 from capture.reduce import BATCH_BYTES
 
@@ -135,13 +133,8 @@ def _row(found: Found) -> list[str]:
 
 def main() -> None:
     """Print the table; write the plot where told."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
-    )
+    parser = options(__doc__)
     parser.add_argument("--transport", choices=_TRANSPORTS, help="only this one")
-    parser.add_argument("--into", type=Path, help="a document to put the table into")
-    parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = Size(busy=50, chunks=10, idle=200) if given.smoke else Size()
     found = [

@@ -7,17 +7,15 @@ reference only appends, and answers every message in STREAMED mode, or none in o
 in the same run, interleaved; CPU is that of the sidecar's processes alone.
 """
 
-import argparse
 import asyncio
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import uvloop
 
 from bench.paced_traffic import Pace, run_users, start_provider
 from bench.processes import Bench, Server, build_go
-from bench.tables import bars, load, publish, table
+from bench.tables import bars, load, options, publish, table
 from bench.turns import sse_frames
 from extproc.transport.address import TcpAddress
 from tests.e2e.harness.envoy import Envoy, Mode, configuration
@@ -139,13 +137,8 @@ def _rows(found: list[Contestant], size: Size) -> list[list[str]]:
 
 def main() -> None:
     """Print the table; write the plot where told."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument(
-        "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
-    )
-    parser.add_argument("--into", type=Path, help="a document to put the table into")
-    parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = (
         Size(Pace(8, 1, 0.02), chunks=20, rounds=1, smoke=True) if given.smoke else Size(rounds=given.rounds)

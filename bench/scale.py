@@ -7,16 +7,14 @@ until they are idle again. The turns of a wave end in one moment, so that the qu
 large; what is shed even so shows as not delivered.
 """
 
-import argparse
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.envoy_side import EnvoySide
 from bench.processes import Bench, Server
-from bench.tables import bars, load, publish, table
+from bench.tables import bars, load, options, publish, table
 from bench.turns import Turn, make_turn
 
 _DELIVERED_S = 180.0
@@ -135,14 +133,9 @@ def _rows(cells: Sequence[Cell]) -> list[list[str]]:
 
 def main() -> None:
     """Print the table; write the plot where told."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--transport", choices=("http2", "grpcio"), default="http2")
-    parser.add_argument(
-        "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
-    )
-    parser.add_argument("--into", type=Path, help="a document to put the table into")
-    parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = (
         Size(streams=(8, 32), workers=(2,), chunks=10, total=300, rounds=1)

@@ -1,5 +1,6 @@
 """Results as a Markdown table and as bars in an SVG."""
 
+import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,17 @@ def bars(title: str, values: Sequence[tuple[str, float]]) -> str:
             f'<text x="{_LABEL + length + 6:.1f}" y="{top + 13}">{value:.3g}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The flags that every bench with a table and a plot has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
+    )
+    parser.add_argument("--into", type=Path, help="a document to put the table into")
+    parser.add_argument("--svg", type=Path, help="where to write the plot")
+    return parser
 
 
 def publish(name: str, said: str, rows: str, into: Path | None) -> None:

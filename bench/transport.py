@@ -7,16 +7,14 @@ each 20 ms in a write of its own. CPU is that of the server's processes, all of 
 idle cost of its processes); ``bare`` is our transport with a handler that appends.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bench.envoy_side import EnvoySide
 from bench.processes import Bench, Server, build_go
-from bench.tables import bars, load, publish, table
+from bench.tables import bars, load, options, publish, table
 from bench.turns import Turn, make_turn
 
 STREAMS = 64
@@ -215,13 +213,8 @@ HEAD = (
 
 def main() -> None:
     """Print the table; write the plot where told."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--smoke", action="store_true", help="seconds, to see that it runs; the numbers mean nothing"
-    )
-    parser.add_argument("--into", type=Path, help="a document to put the table into")
-    parser.add_argument("--svg", type=Path, help="where to write the plot")
     given = parser.parse_args()
     size = Size(chunks=20, waves=1, rounds=1, smoke=True) if given.smoke else Size(rounds=given.rounds)
     found = run(size)
