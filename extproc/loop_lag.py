@@ -13,7 +13,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 TICK_S: Final = 0.025
-"""A fortieth of what Envoy's keepalive waits; forty wake-ups a second cost a thousandth of a core."""
+"""A fortieth of what Envoy's keepalive waits; forty wake-ups a second of an idle loop cost a hundredth of a
+core (measured: 9 ms of CPU a second, on a machine where each wakes a sleeping processor)."""
 
 WINDOW_S: Final = 60.0
 """The worst of a whole minute is shown: no scrape is so rare that it would be missed."""
