@@ -19,10 +19,10 @@ from prometheus_client.core import Metric
 from capture.dialects.catalog import CATALOG
 from capture.outcomes import Outcome
 from capture.routes import ROUTES
+from extproc.assemblers import Assembler
 from extproc.budget import Budget
 from extproc.captured import Instant
 from extproc.checkpoints import Checkpointer
-from extproc.helpers import Helper
 from extproc.metrics import WorkerMetrics
 from extproc.open_metrics import OpenMetrics
 from extproc.phases import TRANSITIONS
@@ -112,7 +112,7 @@ async def _families() -> list[Metric]:
     registry.register(SpoolMetrics(spool))
     registry.register(DeliveryMetrics(delivery))
     checkpointer = Checkpointer(checkpoints=spool, sink=spool, name=str, clock=lambda: Instant(0, 0))
-    registry.register(OpenMetrics(Budget(), Shelf(None), Helper(), checkpointer))
+    registry.register(OpenMetrics(Budget(), Shelf(None), Assembler(), checkpointer))
     families = [*registry.collect(), *Tally().registry.collect()]
     await spool.close(1.0)
     return families

@@ -23,12 +23,12 @@ from typing import Final
 
 from capture.outcomes import State
 from extproc.admin import AdminPages, AdminServer
+from extproc.assemblers import Assembler
 from extproc.budget import Budget
 from extproc.captured import Instant
 from extproc.checkpoints import Checkpointer
 from extproc.exchange import ExchangeRules
 from extproc.generation import last_metrics_file
-from extproc.helpers import Helper
 from extproc.metrics import WorkerMetrics
 from extproc.open_metrics import OpenMetrics
 from extproc.pipeline import Pipeline, PipelineLimits
@@ -121,7 +121,7 @@ class Worker:
         self._shelf = Shelf(
             None if settings.spool.memory_only else settings.data_dir, trouble=lambda: spool.condition.trouble
         )
-        self._helper = Helper(settings.log_level)
+        self._assembler = Assembler(settings.log_level)
         self._pipeline = Pipeline(
             sink=self._spool,
             checkpoints=self._spool,
@@ -130,13 +130,13 @@ class Worker:
             limits=PipelineLimits(max_turns=settings.queue_turns, max_bytes=settings.queue_bytes),
             wall_ns=time.time_ns,
             shelf=self._shelf,
-            helper=self._helper,
+            helper=self._assembler,
         )
         self._checkpointer = Checkpointer(
             checkpoints=self._spool, sink=self._spool, name=self._pipeline.name, clock=_now
         )
         budget = Budget(settings.budget)
-        self._open = OpenMetrics(budget, self._shelf, self._helper, self._checkpointer)
+        self._open = OpenMetrics(budget, self._shelf, self._assembler, self._checkpointer)
         self._metrics.registry.register(self._open)
         policy = Policy(errors=settings.capture_errors, quarantine_raw=settings.quarantine_raw)
         recorder = Recorder(
@@ -210,7 +210,7 @@ class Worker:
         # What is not kept in time stays open in the books: the next process keeps its snapshot, or counts it.
         await self._pipeline.drain(max(0.5, until - time.monotonic() - deliver_s))
         keeping.cancel()
-        await asyncio.to_thread(self._helper.stop)
+        await asyncio.to_thread(self._assembler.stop)
         self._shelf.close()
         await self._delivery.close(max(0.5, until - time.monotonic()), drain=True)
         await delivering

@@ -130,7 +130,7 @@ class Account:
         self.held_bytes = 0
 
     def __reduce__(self) -> tuple[type["Account"], tuple[None, Usage, str]]:
-        """What is held is held in this process: a copy that goes to a helper holds nothing."""
+        """What is held is held in this process: a copy that goes to an assembler holds nothing."""
         return Account, (None, Usage(), "")
 
     @property

@@ -24,7 +24,7 @@ LEDGER: Final = frozenset({"steno_exchanges_observed", "steno_exchanges", "steno
 WORST: Final = frozenset(
     (
         *("steno_loop_lag_worst_seconds", "steno_spool_disk_trouble", "steno_delivery_endpoint"),
-        *("steno_held_bytes_limit", "steno_held_exchanges_limit", "steno_helper_running"),
+        *("steno_held_bytes_limit", "steno_held_exchanges_limit", "steno_assembler_running"),
     )
 )
 

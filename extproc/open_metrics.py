@@ -9,21 +9,23 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from extproc.assemblers import Assembler
 from extproc.budget import Budget, Scope, ShedPart
 from extproc.checkpoints import Checkpointer
-from extproc.helpers import Helper
 from extproc.shelf import Shelf
 
 _SHOWN_TENANTS: Final = 10
 
 
 class OpenMetrics:
-    """The budget, the shelf, the helper and the checkpoints of one worker."""
+    """The budget, the shelf, the assembler and the checkpoints of one worker."""
 
-    def __init__(self, budget: Budget, shelf: Shelf, helper: Helper, checkpointer: Checkpointer) -> None:
+    def __init__(
+        self, budget: Budget, shelf: Shelf, assembler: Assembler, checkpointer: Checkpointer
+    ) -> None:
         self._budget = budget
         self._shelf = shelf
-        self._helper = helper
+        self._assembler = assembler
         self._checkpointer = checkpointer
 
     def collect(self) -> Iterable[Metric]:
@@ -40,7 +42,11 @@ class OpenMetrics:
             ("held_exchanges_limit", "How many there may be (open_exchanges).", limits.max_exchanges),
             ("held_tenants", "Tenants that have some.", len(self._budget.tenants)),
             ("shelf_bytes", "Disk that the requests of open exchanges take.", self._shelf.used_bytes),
-            ("helper_running", "1 while there is a helper process.", self._helper.pid is not None),
+            (
+                "assembler_running",
+                "1 while there is an assembler.",
+                self._assembler.pid is not None,
+            ),
         ):
             yield GaugeMetricFamily(f"steno_{name}", text, value=value)
         yield self._shed()
@@ -48,7 +54,9 @@ class OpenMetrics:
             "steno_shelf_requests", "Large requests, by what became of them.", asdict(self._shelf.counters)
         )
         yield _by_result(
-            "steno_helper_events", "Helper processes and their jobs.", asdict(self._helper.counters)
+            "steno_assembler_events",
+            "Assemblers (processes that make large turns) and their jobs.",
+            asdict(self._assembler.counters),
         )
         yield _by_result(
             "steno_exchange_checkpoints",
@@ -65,7 +73,7 @@ class OpenMetrics:
             "shed": {f"{part}/{scope}": count for (part, scope), count in sorted(self._budget.shed.items())},
             "tenants": {tenant: asdict(usage) for tenant, usage in most[:_SHOWN_TENANTS]},
             "shelf": {"bytes": self._shelf.used_bytes, **asdict(self._shelf.counters)},
-            "helper": {"pid": self._helper.pid, **asdict(self._helper.counters)},
+            "assembler": {"pid": self._assembler.pid, **asdict(self._assembler.counters)},
         }
 
     def _shed(self) -> Metric:

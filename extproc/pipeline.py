@@ -22,10 +22,10 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from capture.coding import CodingError, CodingFailure, decode
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, Unmade, quarantined
+from extproc.assemblers import Assembler as Helper
+from extproc.assembling_process import assembled, facts
 from extproc.captured import Captured
 from extproc.exchange import Concluded
-from extproc.helper import assembled, facts
-from extproc.helpers import Helper
 from extproc.observe import Observer
 from extproc.shelf import Shelf, fetch
 from extproc.turn_ids import TurnIds

@@ -77,7 +77,7 @@ class RequestBody:
         self.shed = False
 
     def __reduce__(self) -> tuple[Callable[..., "RequestBody"], tuple[bytes, int, bool]]:
-        """A copy for a helper process has the bytes in memory, and no account."""
+        """A copy for an assembler has the bytes in memory, and no account."""
         return _copied, (self.joined(), self.received_bytes, self.over_budget)
 
     def append(self, data: bytes) -> None:

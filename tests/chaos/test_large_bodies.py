@@ -37,7 +37,7 @@ SAMPLE_S = 0.05
 
 @dataclass
 class Peak:
-    """The most memory that the sidecar had: its worker, any of its other processes (the helper is the
+    """The most memory that the sidecar had: its worker, any of its other processes (the assembler is the
     largest), and the sum of all at one moment, in which shared pages count again in each.
     """
 
@@ -47,7 +47,7 @@ class Peak:
 
     def __str__(self) -> str:
         sizes = (size // MIB for size in (self.worker_bytes, self.other_bytes, self.all_bytes))
-        return "worker {} MiB, helper {} MiB, all together {} MiB".format(*sizes)
+        return "worker {} MiB, assembler {} MiB, all together {} MiB".format(*sizes)
 
 
 class Watch:

@@ -1,6 +1,6 @@
 """The reference sidecar's observed behaviour: posts and drop reasons, case by case.
 
-Each vector's messages go through an Exchange and the assembler. Where ours differs on
+Each vector's messages go through an Exchange and are assembled. Where ours differs on
 purpose, ``DIFFERENCES`` says what happens instead and why.
 """
 

@@ -4,10 +4,10 @@ import json
 
 from prometheus_client import CollectorRegistry
 
+from extproc.assemblers import Assembler
 from extproc.budget import Budget, BudgetLimits, Scope, ShedPart
 from extproc.captured import Instant
 from extproc.checkpoints import Checkpointer
-from extproc.helpers import Helper
 from extproc.open_metrics import OpenMetrics
 from extproc.shelf import Shelf
 from ingest_client.ledger import Ledger
@@ -18,7 +18,7 @@ def _metrics(budget: Budget) -> tuple[OpenMetrics, CollectorRegistry]:
     sink = CountingSink(Ledger())
     checkpointer = Checkpointer(checkpoints=sink, sink=sink, name=str, clock=lambda: Instant(0, 0))
     checkpointer.counters.written = 3
-    metrics = OpenMetrics(budget, Shelf(None), Helper(), checkpointer)
+    metrics = OpenMetrics(budget, Shelf(None), Assembler(), checkpointer)
     registry = CollectorRegistry()
     registry.register(metrics)
     return metrics, registry
@@ -36,7 +36,7 @@ def test_what_is_held_and_shed_is_shown_with_every_row_from_the_start() -> None:
     assert registry.get_sample_value("steno_held_exchanges") == 1
     assert registry.get_sample_value("steno_shed_total", {"part": "request", "scope": "process"}) == 1
     assert registry.get_sample_value("steno_exchange_checkpoints_total", {"result": "written"}) == 3
-    assert registry.get_sample_value("steno_helper_events_total", {"result": "deaths"}) == 0
+    assert registry.get_sample_value("steno_assembler_events_total", {"result": "deaths"}) == 0
 
 
 def test_the_state_page_names_the_tenants_that_hold_most_and_no_others() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from capture.outcomes import Outcome, State
 from extproc.assemble import TurnIdentity, Unmade
+from extproc.assemblers import Assembler
+from extproc.assembling_process import Made
 from extproc.budget import Budget
 from extproc.captured import Captured
 from extproc.events import Event
 from extproc.exchange import Concluded
-from extproc.helper import Made
-from extproc.helpers import Helper
 from extproc.pipeline import KEEPERS, LARGE_BYTES, Pipeline, PipelineLimits
 from extproc.request_body import RequestBody
 from extproc.shelf import Shelf
@@ -175,7 +175,7 @@ async def test_a_bug_of_ours_costs_no_turn(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("extproc.helper.attempt", broken)
+    monkeypatch.setattr("extproc.assembling_process.attempt", broken)
     rig = Rig(ROOMY)
     rig.conclude(*TURN)
     await rig.finish()
@@ -207,7 +207,7 @@ async def test_what_leaves_memory_while_it_waits_is_not_counted_for_ever(tmp_pat
     shelf.close()
 
 
-class StuckHelper(Helper):
+class StuckAssembler(Assembler):
     """One that never answers."""
 
     async def assemble(
@@ -220,7 +220,7 @@ class StuckHelper(Helper):
 async def test_small_turns_do_not_wait_for_large_ones() -> None:
     """However many: more large ones than there are keepers."""
     rig = Rig(ROOMY)
-    rig.pipeline.helper = StuckHelper()
+    rig.pipeline.helper = StuckAssembler()
     rig.sink.gate.set()
     large = concluded(play(request_headers(), request(b"x" * (LARGE_BYTES + 1)), *TURN[2:]))
     for _ in range(KEEPERS + 8):
@@ -236,7 +236,7 @@ async def test_small_turns_do_not_wait_for_large_ones() -> None:
     assert rig.ledger.open == KEEPERS + 8
 
 
-@pytest.mark.parametrize("behind", ["sink", "helper"])
+@pytest.mark.parametrize("behind", ["sink", "assembler"])
 async def test_an_error_of_ours_behind_the_reader_has_an_outcome(
     behind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

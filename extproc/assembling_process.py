@@ -1,11 +1,11 @@
-"""The helper process: ``python -m extproc.helper``, started by a worker (``extproc.helpers``) only.
+"""An assembler: the process that makes a worker's large turns, started by ``extproc.assemblers`` only.
 
 It assembles large turns, one at a time: decoding, reducing, marshalling and searching tens of
 megabytes for credentials holds the interpreter for longer than Envoy's keepalive waits, and the
 libraries that do it keep the GIL, so that a thread would not help.
 
 It first says which version it is. Then a job comes on stdin and its answer goes to stdout, as pickles:
-both ends are one program, and what a fold holds has no other form. The helper ends with its stdin
+both ends are one program, and what a fold holds has no other form. The assembler ends with its stdin
 (the worker is gone), and after an answer that left it large.
 """
 
@@ -35,7 +35,7 @@ GREETING_BYTES: Final = 64
 
 
 def greeting() -> bytes:
-    """What a helper says first: where the package was replaced under a worker, its helpers are another's."""
+    """What an assembler says first: where the package was replaced under a worker, it is another's."""
     try:
         version = metadata.version("steno")
     except metadata.PackageNotFoundError:  # a checkout that is not installed
@@ -50,7 +50,7 @@ MAX_MEMORY_BYTES: Final = 2 << 30
 """Of address space. A body that needs more is quarantined as our own error; the machine is not."""
 
 RECYCLE_BYTES: Final = 160 << 20
-"""A helper that has become larger ends: the allocator would keep what the largest turn took."""
+"""An assembler that has become larger ends: the allocator would keep what the largest turn took."""
 
 Job: TypeAlias = tuple[Captured, TurnIdentity, Unmade | None]
 """What to assemble; a turn that could not be made in the worker, and is to be written down."""
@@ -59,7 +59,7 @@ Made: TypeAlias = tuple[Record | Outcome, Classification]
 """What became of the exchange, and whose it turned out to be."""
 
 Answer: TypeAlias = tuple[Made, bool]
-"""What the helper writes. True: it has grown too large, and ends."""
+"""What the assembler writes. True: it has grown too large, and ends."""
 
 
 def assembled(captured: Captured, identity: TurnIdentity) -> Record | Outcome | Unmade:
@@ -92,7 +92,7 @@ def main() -> int:
     """Serve jobs until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    log_to_stderr("helper", sys.argv[1])
+    log_to_stderr("assembler", sys.argv[1])
     jobs, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not break into an answer
     answers.write(GREETING)

@@ -1,10 +1,10 @@
-"""The worker's side of its helper process (``extproc.helper``): started when needed, replaced when it dies.
+"""The worker's side of its assembler (``extproc.assembling_process``): started when needed, replaced if dead.
 
-    await Helper().assemble(captured, identity) → what became of it
+    await Assembler().assemble(captured, identity) → what became of it
 
-One job at a time: what is large is also rare, and memory is promised for one. A helper that
+One job at a time: what is large is also rare, and memory is promised for one. An assembler that
 dies, or takes longer than five minutes, is replaced and the job tried once more; then the exchange is
-quarantined with that reason and without its bodies: what killed the helpers would be done here.
+quarantined with that reason and without its bodies: what killed the assemblers would be done here.
 The pipes are served by a thread, which waits for the system and not for the GIL; pickles go
 through them without ever being whole in memory, so that a body is there once and not three times.
 """
@@ -23,8 +23,8 @@ from typing import Final, cast
 
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, Unmade, quarantined
+from extproc.assembling_process import GREETING, GREETING_BYTES, Answer, Job, Made, facts, made_of
 from extproc.captured import Captured
-from extproc.helper import GREETING, GREETING_BYTES, Answer, Job, Made, facts, made_of
 
 _log = logging.getLogger(__name__)
 
@@ -43,21 +43,21 @@ _STOP_EVERY_S: Final = 0.05
 
 
 HERE_BYTES: Final = 8 << 20
-"""Of a turn that is made in the worker where helpers are of another version: some time of its GIL."""
+"""Of a turn that is made in the worker where assemblers are of another version: some time of its GIL."""
 
 
 class OtherVersion(Exception):  # noqa: N818 - what happened, and no mistake
-    """The helper is no process of this program."""
+    """The assembler is no process of this program."""
 
 
-class HelperDied(Exception):  # noqa: N818 - what happened, and no mistake
-    """The helper ended, or did not answer in time."""
+class AssemblerDied(Exception):  # noqa: N818 - what happened, and no mistake
+    """The assembler ended, or did not answer in time."""
 
 
 @dataclass(slots=True)
-class HelperCounters:
+class AssemblerCounters:
     """``started`` processes, ``jobs`` answered, ``deaths`` in the middle of one, ``given_up``: jobs that
-    every helper died of. ``other_version``: jobs without a helper, for theirs would be of another version.
+    every assembler died of. ``other_version``: jobs without one, for theirs would be of another version.
     """
 
     started: int = 0
@@ -67,16 +67,16 @@ class HelperCounters:
     other_version: int = 0
 
 
-class Helper:
+class Assembler:
     """See the module. One a worker."""
 
     def __init__(self, log_level: str = "info") -> None:
-        self._command = (sys.executable, "-m", "extproc.helper", log_level)
+        self._command = (sys.executable, "-m", "extproc.assembling_process", log_level)
         self._process: subprocess.Popen[bytes] | None = None
         self._one = asyncio.Lock()
         self._working = threading.Lock()
         self._stopped = False
-        self.counters = HelperCounters()
+        self.counters = AssemblerCounters()
 
     @property
     def pid(self) -> int | None:
@@ -113,7 +113,7 @@ class Helper:
         captured, identity, _ = job
         for _ in range(TRIES):
             if self._stopped:
-                raise HelperDied("the worker is done")
+                raise AssemblerDied("the worker is done")
             try:
                 made = self._answer(job)
             except OtherVersion as error:
@@ -125,7 +125,7 @@ class Helper:
                 self.counters.deaths += 1
                 self._let_go(0.0)
                 _log.error(
-                    "a helper died: %s: %s",
+                    "an assembler died: %s: %s",
                     type(error).__name__,
                     error,
                     extra=facts(captured, identity.turn_id),
@@ -134,7 +134,7 @@ class Helper:
                 self.counters.jobs += 1
                 return made
         self.counters.given_up += 1
-        reason = f"internal error: {TRIES} helper processes died of it: see the log"
+        reason = f"internal error: {TRIES} assemblers died of it: see the log"
         unmade = Unmade(outcome=Outcome.REDUCER_ERROR, reason=reason, withhold=True)
         return quarantined(captured, identity, unmade), captured.classification
 
@@ -144,13 +144,13 @@ class Helper:
         assert process.stdout is not None
         until_s = time.monotonic() + JOB_S
         pickle.dump(job, _Pipe(process.stdin.fileno(), until_s), pickle.HIGHEST_PROTOCOL)
-        made, last = cast("Answer", pickle.load(_Pipe(process.stdout.fileno(), until_s)))  # noqa: S301 - our helper's own
+        made, last = cast("Answer", pickle.load(_Pipe(process.stdout.fileno(), until_s)))  # noqa: S301 - our assembler's own
         if last:
             self._let_go(_STOP_S)
         return made
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """The helper, or a new one."""
+        """The assembler, or a new one."""
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 - this very program
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
@@ -162,7 +162,7 @@ class Helper:
             assert self._process.stdout is not None
             said = _Pipe(self._process.stdout.fileno(), time.monotonic() + START_S).read(GREETING_BYTES)
             if said != GREETING:
-                raise OtherVersion(f"a helper is {said!r}, and this is {GREETING!r}")
+                raise OtherVersion(f"an assembler is {said!r}, and this is {GREETING!r}")
         return self._process
 
     def _let_go(self, grace_s: float) -> None:
@@ -181,18 +181,18 @@ class Helper:
 
 
 def _made_here(job: Job) -> Made:
-    """The same without a helper, within bounds."""
+    """The same without an assembler, within bounds."""
     captured, identity, _ = job
     answer = captured.reducer.decoded_bytes if captured.reducer is not None else 0
     if captured.request.kept_bytes + answer <= HERE_BYTES:
         return made_of(job)
-    reason = "internal error: the helper process is of another version: restart the worker"
+    reason = "internal error: the assembler is of another version: restart the worker"
     unmade = Unmade(outcome=Outcome.REDUCER_ERROR, reason=reason, withhold=True)
     return quarantined(captured, identity, unmade), captured.classification
 
 
 class _Pipe:
-    """One end of a pipe as a file for pickle. Raises HelperDied, also when the time is over."""
+    """One end of a pipe as a file for pickle. Raises AssemblerDied, also when the time is over."""
 
     __slots__ = ("_file", "_until_s")
 
@@ -214,7 +214,7 @@ class _Pipe:
             self._wait(select.POLLIN)
             read = os.readv(self._file, [rest[:_AT_ONCE_BYTES]])
             if not read:
-                raise HelperDied("it ended without an answer")
+                raise AssemblerDied("it ended without an answer")
             rest = rest[read:]
         return size
 
@@ -224,10 +224,10 @@ class _Pipe:
         return bytes(data)
 
     def readline(self) -> bytes:
-        raise HelperDied("its answer is no pickle of ours")
+        raise AssemblerDied("its answer is no pickle of ours")
 
     def _wait(self, event: int) -> None:
         ready = select.poll()
         ready.register(self._file, event)
         if not ready.poll(max(0.0, self._until_s - time.monotonic()) * 1000):
-            raise HelperDied("it did not answer in time")
+            raise AssemblerDied("it did not answer in time")

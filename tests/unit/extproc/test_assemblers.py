@@ -1,4 +1,4 @@
-"""The helper process: the same turn as here, and no turn lost when it dies."""
+"""The assembler: the same turn as here, and no turn lost when it dies."""
 
 import asyncio
 import json
@@ -17,9 +17,9 @@ import pytest
 from capture.outcomes import Outcome
 from extproc import quarantine
 from extproc.assemble import TurnIdentity, assemble
+from extproc.assemblers import HERE_BYTES, Assembler
 from extproc.captured import Captured
 from extproc.events import Event
-from extproc.helpers import HERE_BYTES, Helper
 from extproc.pipeline import LARGE_BYTES, PipelineLimits
 from ingest_client.sink import Record
 from tests.unit.extproc.playbook import (
@@ -38,14 +38,14 @@ _log = logging.getLogger(__name__)
 IDENTITY: Final = TurnIdentity("turn-1")
 LARGE: Final = b'{"model": "m", "messages": ["' + b"x" * 2 * LARGE_BYTES + b'"]}'
 MIDDLE_S: Final = 1.0
-"""CPU seconds after which a helper has begun with its work, which takes longer."""
+"""CPU seconds after which an assembler has begun with its work, which takes longer."""
 
 HOSTILE: Final = b"{" + b"no json, and long to search. " * 500_000
 
 
 @pytest.fixture
-async def helper() -> AsyncIterator[Helper]:
-    made = Helper()
+async def assembler() -> AsyncIterator[Assembler]:
+    made = Assembler()
     yield made
     await asyncio.to_thread(made.stop)
 
@@ -54,7 +54,7 @@ def captured(*events: Event) -> Captured:
     return concluded(play(*events)).captured
 
 
-async def test_a_helper_makes_the_turn_that_would_be_made_here(helper: Helper) -> None:
+async def test_an_assembler_makes_the_turn_that_would_be_made_here(assembler: Assembler) -> None:
     """A stream, whose fold travels, and a document."""
     document = json.dumps({"content": [{"type": "text", "text": "y" * 100}], "model": "m"}).encode()
     for events in (
@@ -62,11 +62,11 @@ async def test_a_helper_makes_the_turn_that_would_be_made_here(helper: Helper) -
         (*TURN[:2], response_headers("200", content_type="application/json"), response(document)),
         (*TURN[:2], response_headers("200", ("content-encoding", "zstd")), response(b"broken")),
     ):
-        made, found = await helper.assemble(captured(*events), IDENTITY)
+        made, found = await assembler.assemble(captured(*events), IDENTITY)
         here = captured(*events)
         assert made == assemble(here, IDENTITY)
         assert found == here.classification
-    assert (helper.counters.started, helper.counters.jobs, helper.counters.deaths) == (1, 3, 0)
+    assert (assembler.counters.started, assembler.counters.jobs, assembler.counters.deaths) == (1, 3, 0)
 
 
 def _cpu_s(pid: int) -> float:
@@ -75,49 +75,55 @@ def _cpu_s(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-async def _killed_in_the_middle(helper: Helper, times: int) -> Record | Outcome:
-    """The job of a hostile body, whose helper is killed so many times while it works."""
+async def _killed_in_the_middle(assembler: Assembler, times: int) -> Record | Outcome:
+    """The job of a hostile body, whose assembler is killed so many times while it works."""
     job = asyncio.ensure_future(
-        helper.assemble(captured(request_headers(), request(HOSTILE), *TURN[2:]), IDENTITY)
+        assembler.assemble(captured(request_headers(), request(HOSTILE), *TURN[2:]), IDENTITY)
     )
     for death in range(times):
         async with asyncio.timeout(30):
-            while helper.counters.started == death or helper.pid is None or _cpu_s(helper.pid) < MIDDLE_S:
+            while (
+                assembler.counters.started == death
+                or assembler.pid is None
+                or _cpu_s(assembler.pid) < MIDDLE_S
+            ):
                 await asyncio.sleep(0.01)
-        os.kill(helper.pid, signal.SIGKILL)
+        os.kill(assembler.pid, signal.SIGKILL)
         async with asyncio.timeout(30):
-            while helper.counters.deaths == death:
+            while assembler.counters.deaths == death:
                 await asyncio.sleep(0.01)
     made, _ = await job
     return made
 
 
-async def test_a_helper_that_is_killed_is_replaced_and_the_turn_comes_all_the_same(helper: Helper) -> None:
-    made = await _killed_in_the_middle(helper, 1)
+async def test_an_assembler_that_is_killed_is_replaced_and_the_turn_comes_all_the_same(
+    assembler: Assembler,
+) -> None:
+    made = await _killed_in_the_middle(assembler, 1)
     assert isinstance(made, Record)
     assert made.quarantine is not None
     assert made.quarantine.outcome is Outcome.MARSHAL_ERROR, (
-        "what the body deserves, and not what the helper met"
+        "what the body deserves, and not what the assembler met"
     )
-    assert (helper.counters.started, helper.counters.deaths, helper.counters.given_up) == (2, 1, 0)
+    assert (assembler.counters.started, assembler.counters.deaths, assembler.counters.given_up) == (2, 1, 0)
 
 
-async def test_a_turn_that_helpers_die_of_is_quarantined(helper: Helper) -> None:
-    made = await _killed_in_the_middle(helper, 2)
+async def test_a_turn_that_assemblers_die_of_is_quarantined(assembler: Assembler) -> None:
+    made = await _killed_in_the_middle(assembler, 2)
     assert isinstance(made, Record)
     assert made.quarantine is not None
     assert made.quarantine.outcome is Outcome.REDUCER_ERROR
-    assert "helper" in made.quarantine.reason
+    assert "assembler" in made.quarantine.reason
     kept = quarantine.read(made.body)
     assert kept.request == quarantine.Part(withheld_bytes=len(HOSTILE)), (
         "the worker does not do what killed them"
     )
-    assert (helper.counters.deaths, helper.counters.given_up) == (2, 1)
-    again, _ = await helper.assemble(captured(*TURN), IDENTITY)
-    assert isinstance(again, Record), "the next one has a helper again"
+    assert (assembler.counters.deaths, assembler.counters.given_up) == (2, 1)
+    again, _ = await assembler.assemble(captured(*TURN), IDENTITY)
+    assert isinstance(again, Record), "the next one has an assembler again"
 
 
-async def test_a_job_that_cannot_be_written_leaves_no_pipe_out_of_step(helper: Helper) -> None:
+async def test_a_job_that_cannot_be_written_leaves_no_pipe_out_of_step(assembler: Assembler) -> None:
     """Half of it may be in the pipe already: the next job has another process."""
 
     class Odd(str):
@@ -127,40 +133,40 @@ async def test_a_job_that_cannot_be_written_leaves_no_pipe_out_of_step(helper: H
 
     job = captured(request_headers(), request(LARGE), *TURN[2:])
     job.head = replace(job.head, headers={"x-odd": Odd("x")})
-    made, _ = await helper.assemble(job, IDENTITY)
+    made, _ = await assembler.assemble(job, IDENTITY)
     assert isinstance(made, Record)
     assert made.quarantine is not None
     assert made.quarantine.outcome is Outcome.REDUCER_ERROR
-    assert await helper.assemble(captured(*TURN), IDENTITY) == (assemble(captured(*TURN), IDENTITY), ANY)
-    assert (helper.counters.deaths, helper.counters.jobs) == (2, 1)
+    assert await assembler.assemble(captured(*TURN), IDENTITY) == (assemble(captured(*TURN), IDENTITY), ANY)
+    assert (assembler.counters.deaths, assembler.counters.jobs) == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("size", "outcome"), [(2 * LARGE_BYTES, None), (HERE_BYTES + 1, Outcome.REDUCER_ERROR)]
 )
-async def test_a_helper_of_another_version_gets_no_job(
-    size: int, outcome: Outcome | None, helper: Helper, monkeypatch: pytest.MonkeyPatch
+async def test_an_assembler_of_another_version_gets_no_job(
+    size: int, outcome: Outcome | None, assembler: Assembler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package was replaced under the worker. A turn is made there, as far as that does not hold it long."""
-    monkeypatch.setattr("extproc.helpers.GREETING", b"steno 0.0.1 1".ljust(64))
+    monkeypatch.setattr("extproc.assemblers.GREETING", b"steno 0.0.1 1".ljust(64))
     body = b'{"model": "m", "messages": ["' + b"x" * size + b'"]}'
-    made, _ = await helper.assemble(captured(request_headers(), request(body), *TURN[2:]), IDENTITY)
+    made, _ = await assembler.assemble(captured(request_headers(), request(body), *TURN[2:]), IDENTITY)
     assert isinstance(made, Record)
     assert (made.quarantine and made.quarantine.outcome) is outcome
-    assert (helper.counters.other_version, helper.counters.jobs, helper.pid) == (1, 0, None)
+    assert (assembler.counters.other_version, assembler.counters.jobs, assembler.pid) == (1, 0, None)
 
 
-async def test_a_helper_ends_with_its_worker(helper: Helper) -> None:
+async def test_an_assembler_ends_with_its_worker(assembler: Assembler) -> None:
     """Its stdin ends; nobody has to tell it more."""
-    await helper.assemble(captured(*TURN), IDENTITY)
-    pid = helper.pid
+    await assembler.assemble(captured(*TURN), IDENTITY)
+    pid = assembler.pid
     assert pid is not None
-    await asyncio.to_thread(helper.stop)
+    await asyncio.to_thread(assembler.stop)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-async def test_a_drain_ends_in_time_and_the_helper_with_it_in_the_middle_of_a_job() -> None:
+async def test_a_drain_ends_in_time_and_the_assembler_with_it_in_the_middle_of_a_job() -> None:
     """The turn that is not kept stays open in the books, for the next process to finish."""
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
     rig.conclude(request_headers(), request(HOSTILE), *TURN[2:])
