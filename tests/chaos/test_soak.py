@@ -1,6 +1,6 @@
 """Steady load on one sidecar: memory and file descriptors stay where they were (T16).
 
-``STENO_T16_SECONDS`` sets how long (``docs/reliability.md``).
+``STENO_T16_SECONDS`` sets how long, ``STENO_TRANSPORT`` over which transport (``docs/reliability.md``).
 """
 
 import asyncio
@@ -103,14 +103,17 @@ async def _send(peer: Peer, broken: list[str]) -> tuple[int, float]:
 
 
 async def _exchange(peer: Peer, messages: Sequence[bytes], broken: list[str]) -> None:
-    """One stream. Where gRPC's client core gives a write up it says no more than that; it is counted."""
+    """One stream. A write that gRPC's client core gives up is counted, with how the call itself ended."""
     call = peer.call()
+    written = 0
     try:
         for message in messages:
             await call.write(message)
+            written += 1
         await call.done_writing()
     except AioRpcError as error:
-        broken.append(f"{error.code().name}: {error.details()}")
+        ended = f"{await call.code()}: {await call.details()}"
+        broken.append(f"after {written} messages: {error.code().name} {error.details()}; the call: {ended}")
     await call.code()
 
 
