@@ -1,6 +1,6 @@
 """Steady load on one sidecar: memory and file descriptors stay where they were (T16).
 
-``STENO_T16_SECONDS`` sets how long, ``STENO_TRANSPORT`` over which transport (``docs/reliability.md``).
+``STENO_T16_SECONDS`` sets how long, ``STENO_EXTPROC_TRANSPORT`` over which transport (``docs/reliability.md``).
 """
 
 import asyncio
