@@ -18,8 +18,8 @@ from capture.outcomes import Outcome, State
 class Ledger:
     """Counts of one process, earlier generations included. Not thread-safe: one owner counts.
 
-    Behind a spool only :meth:`observe`, :meth:`end`, :meth:`miss` and :meth:`restate` are called from
-    outside; :meth:`spool`, :meth:`deliver` and :meth:`give_up` are for sinks that count by themselves.
+    What is open is counted by who has it (:meth:`observe`, :meth:`end`, :meth:`miss`, :meth:`restate`), what
+    is kept by the sink that keeps it (:meth:`settle`).
     """
 
     observed: int = 0
@@ -53,21 +53,6 @@ class Ledger:
         for outcome, change in ((was, -count), (now, count)):
             self.ended[outcome] += change
             self._unsaved[outcome.value] += change
-
-    def spool(self) -> None:
-        """An open exchange became a turn that is kept."""
-        self.open -= 1
-        self.spooled += 1
-
-    def deliver(self) -> None:
-        """A kept turn was accepted by ingest."""
-        self.spooled -= 1
-        self.delivered += 1
-
-    def give_up(self, outcome: Outcome) -> None:
-        """A kept turn ended otherwise (dead letter, age quota, discarded volume)."""
-        self.spooled -= 1
-        self.ended[outcome] += 1
 
     def take_unsaved(self) -> Mapping[str, int]:
         """What was counted by :meth:`observe` and :meth:`end` since the last call: term to number."""

@@ -55,7 +55,7 @@ class Store:
     async def keep(self, record: Record) -> Kept:
         self.records.append(record)
         if record.quarantine is None:
-            self.ledger.spool()
+            self.ledger.settle({"spooled": 1})
         else:
             self.ledger.end(record.quarantine.outcome)
         return Kept()

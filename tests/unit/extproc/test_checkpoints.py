@@ -51,7 +51,7 @@ class Store:
     async def keep(self, record: Record) -> Kept | Shed:
         self.kept.append(record)
         if isinstance(self.answer, Kept):
-            self.ledger.spool()
+            self.ledger.settle({"spooled": 1})
             self.snapshots.pop(record.turn_id, None)
         else:
             self.ledger.end(self.answer.outcome)

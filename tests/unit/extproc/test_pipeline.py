@@ -49,7 +49,7 @@ class CountingSink:
         if record.quarantine is not None:
             self.ledger.end(record.quarantine.outcome)
         else:
-            self.ledger.spool()
+            self.ledger.settle({"spooled": 1})
         return Kept()
 
     async def close(self, grace_s: float) -> None:
