@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from capture.outcomes import State
+from capture.outcomes import Outcome, State
 from extproc.admin import AdminPages, AdminServer
 from extproc.assemblers import Assembler
 from extproc.budget import Budget
@@ -215,6 +215,18 @@ class Worker:
         await self._delivery.close(max(0.5, until - time.monotonic()), drain=True)
         await delivering
         await self._spool.close(max(0.5, until - time.monotonic()))
+        if self._settings.spool.memory_only:
+            self._discard()
+
+    def _discard(self) -> None:
+        """With this process goes what it kept in memory alone; no disk has its last ledger."""
+        lost = self._ledger.discard()
+        self._metrics.discarded(lost)
+        _log.log(
+            logging.ERROR if lost else logging.INFO,
+            "the worker ends, and with it what was in memory alone",
+            extra={Outcome.VOLUME_DISCARDED.value: lost, "ledger": self._balance()},
+        )
 
     async def _commit(self) -> None:
         """Return when everything counted so far is on disk: writes come to the spool in order."""
@@ -246,20 +258,23 @@ class Worker:
         return self._spool.condition.trouble
 
     async def _state(self) -> dict[str, object]:
-        ledger = self._ledger
         return {
             "listen": str(self.address),
-            "ledger": {
-                "observed": ledger.observed,
-                **{state.value: ledger.total(state) for state in State},
-                "imbalance": ledger.imbalance,
-                "outcomes": {outcome.value: count for outcome, count in sorted(ledger.ended.items())},
-            },
+            "ledger": self._balance(),
             "waiting_bytes": self._pipeline.waiting_bytes,
             "open": self._open.state(),
             "loop_lag_worst_s": self._metrics.loop_lag.worst_s(),
             "checkpoints": asdict(self._checkpointer.counters),
             "delivery": asdict(self._delivery.snapshot()) if self._delivery is not None else None,
+        }
+
+    def _balance(self) -> dict[str, object]:
+        ledger = self._ledger
+        return {
+            "observed": ledger.observed,
+            **{state.value: ledger.total(state) for state in State},
+            "imbalance": ledger.imbalance,
+            "outcomes": {outcome.value: count for outcome, count in sorted(ledger.ended.items())},
         }
 
 

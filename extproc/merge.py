@@ -8,7 +8,8 @@ ended is carried along, so a worker's counters go on over all of its lives.
 The ledger is another matter: it is on disk, and goes with the spool to whichever process adopts
 that. It is therefore shown once for the sidecar, from the processes that live, and ``observed``
 waits where a spool has not found its new owner yet. With a ledger in memory alone it is carried
-like everything else.
+like everything else, but for what the process had open or spooled when it died: that is ``lost(crash)``.
+A process that stopped in good order has said on its last page what became of it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from capture.outcomes import Outcome, State
+
 LEDGER: Final = frozenset({"steno_exchanges_observed", "steno_exchanges", "steno_ledger_imbalance"})
 WORST: Final = frozenset(
     (
@@ -27,6 +30,9 @@ WORST: Final = frozenset(
         *("steno_held_bytes_limit", "steno_held_exchanges_limit", "steno_assembler_running"),
     )
 )
+
+_HELD: Final = frozenset({State.OPEN.value, State.SPOOLED.value})
+_COUNTED: Final = frozenset({"steno_exchanges", "steno_exchanges_ended_total"})
 
 Process: TypeAlias = tuple[int, int]
 """A worker's index, and the number of its life."""
@@ -65,16 +71,21 @@ class MergedMetrics:
         self._carried: _Families = {}
         self._observed = 0.0
 
-    def ended(self, process: Process, page: str | None) -> None:
-        """A process has ended. ``page``: its last metrics; None: those that it showed last."""
+    def ended(self, process: Process, page: str | None) -> int:
+        """A process has ended. ``page``: its last metrics; None: those that it showed last.
+
+        Returns how many exchanges it took with it, as far as was seen (0 where their ledger is on disk).
+        """
         seen = self._seen.pop(process, {})
         last = seen if page is None else _read(process, page)
+        lost = 0 if self._durable else _bury(last)
         carried = {
             name: family
             for name, family in last.items()
             if (not self._durable if name in LEDGER else family.counts)
         }
         _add(self._carried, carried)
+        return lost
 
     def render(self, pages: Mapping[Process, str]) -> bytes:
         """One page from those of the processes that answered; of the others, what they showed last."""
@@ -133,6 +144,25 @@ def _read(process: Process, page: str) -> _Families:
             worst=False,
         )
     return families
+
+
+def _bury(families: _Families) -> int:
+    """Count what a process still had, and nobody has now, as lost in its crash; returns how much."""
+    terms = families.get("steno_exchanges")
+    if terms is None:
+        return 0
+    gone = [key for key in terms.values if dict(key[1])["state"] in _HELD]
+    lost = sum(terms.values[key] for key in gone)
+    terms.values |= dict.fromkeys(gone, 0.0)
+    _count(terms, lost, state=State.LOST.value)
+    _count(families["steno_exchanges_ended"], lost, provider="other", outcome=Outcome.CRASH.value)
+    return int(lost)
+
+
+def _count(family: _Family, n: float, **labels: str) -> None:
+    """Add to the one row with these labels: every row exists from the start."""
+    (key,) = [key for key in family.values if labels.items() <= dict(key[1]).items() and key[0] in _COUNTED]
+    family.values[key] += n
 
 
 def _add(families: _Families, more: _Families) -> None:

@@ -75,12 +75,16 @@ class WorkerMetrics:
         """An exchange ended without one."""
         self._count(_provider(captured), outcome)
 
+    def discarded(self, turns: int) -> None:
+        """The worker stops, and these were in its memory alone: nobody looks any more whose they were."""
+        self._count("other", Outcome.VOLUME_DISCARDED, turns)
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
 
-    def _count(self, provider: str, outcome: Outcome) -> None:
-        self._ended.labels(provider, outcome.value, outcome.state.value, outcome.owner.value).inc()
+    def _count(self, provider: str, outcome: Outcome, exchanges: int = 1) -> None:
+        self._ended.labels(provider, outcome.value, outcome.state.value, outcome.owner.value).inc(exchanges)
 
     def _make_every_row(self) -> None:
         for provider in (*sorted(_PROVIDERS), "other"):

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from capture.outcomes import Outcome
 from extproc.generation import UNREACHABLE, Generation
 from extproc.merge import MergedMetrics, Process
 from extproc.reconcile.reconciler import Reconciler
@@ -44,7 +45,16 @@ class Pages:
 
     def ended(self, slot: Slot, generation: Generation) -> None:
         """A generation has ended: what it counted is carried along."""
-        self._merged.ended((slot.index, generation.number), generation.last_metrics())
+        lost = self._merged.ended((slot.index, generation.number), generation.last_metrics())
+        if lost:
+            _log.error(
+                "a worker died with what was in its memory alone",
+                extra={
+                    "worker": slot.index,
+                    "generation": generation.number,
+                    Outcome.CRASH.value: lost,
+                },
+            )
 
     async def metrics(self) -> bytes:
         """The exposition text."""

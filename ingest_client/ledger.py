@@ -54,6 +54,15 @@ class Ledger:
             self.ended[outcome] += change
             self._unsaved[outcome.value] += change
 
+    def discard(self) -> int:
+        """The process stops, and kept in memory alone what it could not deliver: what is open or spooled is
+        ``lost(volume_discarded)``. Returns how many.
+        """
+        lost = self.open + self.spooled
+        self.open = self.spooled = 0
+        self.ended[Outcome.VOLUME_DISCARDED] += lost
+        return lost
+
     def take_unsaved(self) -> Mapping[str, int]:
         """What was counted by :meth:`observe` and :meth:`end` since the last call: term to number."""
         unsaved, self._unsaved = self._unsaved, Counter()

@@ -1,11 +1,17 @@
 """Merged metrics: counters go on over all lives of a worker, and the ledger over all spools."""
 
+from collections import Counter as Count
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from capture.outcomes import Outcome, State
 from extproc.merge import LEDGER, WORST, MergedMetrics, Process
+from extproc.metrics import WorkerMetrics
+from extproc.transport.base import TransportCounters
+from ingest_client.ledger import Ledger
 from tests.paths import PROJECT
 
 REFERENCE = PROJECT / "docs" / "reference.md"
@@ -93,9 +99,67 @@ def test_the_ledger_waits_for_a_spools_new_owner_and_counts_nothing_twice() -> N
 
 def test_a_ledger_in_memory_alone_is_carried_whole() -> None:
     merged = MergedMetrics(durable=False)
-    merged.ended(OLD, page(observed=100))
-    found = samples(merged.render({NEW: page(observed=5)}))
-    assert (found["steno_exchanges_observed_total"], found["steno_exchanges"]) == (105, 105)
+    merged.ended(OLD, _page_of(Ledger(observed=100, delivered=100)))
+    found = merged.render({NEW: _page_of(Ledger(observed=5, delivered=5))}).decode()
+    assert _value(found, "steno_exchanges_observed_total") == 105
+    assert _value(found, "steno_exchanges", state=State.DELIVERED) == 105
+
+
+COUNTS = st.integers(0, 50)
+
+
+@settings(deadline=None, max_examples=30)  # a page takes milliseconds to read
+@given(
+    still_open=COUNTS, spooled=COUNTS, delivered=COUNTS, excluded=COUNTS, later=COUNTS, durable=st.booleans()
+)
+def test_a_killed_process_takes_what_it_had_in_memory_alone_with_it(
+    still_open: int, spooled: int, delivered: int, excluded: int, later: int, *, durable: bool
+) -> None:
+    """``lost(crash)``, and the balance holds. On disk it waits for who adopts the spool."""
+    dead = Ledger(
+        still_open + spooled + delivered + excluded, still_open, spooled, delivered,
+        Count({Outcome.POLICY: excluded}),
+    )  # fmt: skip
+    assert dead.imbalance == 0
+    merged = MergedMetrics(durable=durable)
+    merged.render({OLD: _page_of(dead)})
+    gone = 0 if durable else still_open + spooled
+    assert merged.ended(OLD, None) == gone
+    page = merged.render({NEW: _page_of(Ledger(later, later))}).decode()
+    assert _value(page, "steno_ledger_imbalance") == 0
+    assert _value(page, "steno_exchanges", state=State.OPEN) == later
+    assert _value(page, "steno_exchanges", state=State.SPOOLED) == 0
+    assert _value(page, "steno_exchanges", state=State.LOST) == gone
+    assert _value(page, "steno_exchanges_ended_total", worker="0", outcome=Outcome.CRASH) == gone
+    if not durable:
+        assert _value(page, "steno_exchanges", state=State.DELIVERED) == delivered
+        assert _value(page, "steno_exchanges_observed_total") == dead.observed + later
+
+
+def test_of_a_process_that_stopped_in_good_order_nothing_is_lost() -> None:
+    """Its last page says itself what became of everything."""
+    ledger = Ledger(observed=3, spooled=1, delivered=2)
+    assert ledger.discard() == 1
+    merged = MergedMetrics(durable=False)
+    assert merged.ended(OLD, _page_of(ledger)) == 0
+    page = merged.render({}).decode()
+    assert _value(page, "steno_exchanges", state=State.LOST) == 1
+    assert _value(page, "steno_exchanges_ended_total", outcome=Outcome.CRASH) == 0
+
+
+def _page_of(ledger: Ledger) -> str:
+    """A worker's own page."""
+    return WorkerMetrics(ledger, TransportCounters).render().decode()
+
+
+def _value(page: str, name: str, **labels: str) -> float:
+    """The sum of a page's samples of that name with these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 LIFE = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=6)
