@@ -45,6 +45,7 @@ from extproc.transport.grpcio import GrpcioTransport
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.delivery.delivery import Delivery
 from ingest_client.ledger import Ledger
+from ingest_client.spool.instance import make_private_file
 from ingest_client.spool.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -239,7 +240,9 @@ class Worker:
     def leave_metrics(self) -> None:
         """Write down what was counted: the supervisor carries it along."""
         try:
-            last_metrics_file(self.admin_socket).write_bytes(self._metrics.render())
+            file = last_metrics_file(self.admin_socket)
+            make_private_file(file)
+            file.write_bytes(self._metrics.render())
         except OSError as error:
             _log.warning("the last metrics cannot be left for the supervisor: %s", error)
 

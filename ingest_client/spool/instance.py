@@ -159,7 +159,7 @@ def make_private(folder: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Create the file for us alone before SQLite does, which then keeps its mode."""
+    """Create the file for us alone before somebody writes to it: SQLite, for one, then keeps its mode."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, 0o600)

@@ -1,5 +1,6 @@
 """What was not seen gets into a ledger once, whoever dies on the way."""
 
+import os
 from pathlib import Path
 
 from extproc.reconcile.debts import Debts
@@ -51,3 +52,15 @@ def test_a_damaged_file_does_not_keep_the_sidecar_from_starting(tmp_path: Path) 
     debts = Debts(tmp_path / "owed")
     debts.load()
     assert debts.total == 0
+
+
+def test_what_is_left_to_the_next_process_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    """A file that somebody else may write would put numbers into the ledger."""
+    debts = Debts(tmp_path / "owed")
+    debts.add()
+    before = os.umask(0)
+    try:
+        debts.save()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "owed").stat().st_mode & 0o777 == 0o600
