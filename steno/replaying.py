@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from steno.errors import explained
 from steno.recorded import META, UnreadableError, read_case
 
 TURN_PATH: Final = "/v1/ingest"
@@ -58,26 +59,29 @@ def sendings(path: Path) -> Iterator[Sending | UnreadableError]:
 
     What cannot be read is given as the error that says why, in its place.
     """
-    if path.is_dir():
-        yield from _cases(path)
-        return
     try:
+        if path.is_dir():
+            yield from _cases(path)
+            return
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _turn(line, f"{path}:{number}")
     except OSError as error:
-        yield UnreadableError(f"{path}: {error.strerror}")
+        yield UnreadableError(explained(error))
 
 
 def _cases(top: Path) -> Iterator[Sending | UnreadableError]:
     found = False
-    for folder, below, files in os.walk(top):
+    closed: list[OSError] = []
+    for folder, below, files in os.walk(top, onerror=closed.append):
         below.sort()
         if META in files:
             found = True
             yield _case(Path(folder))
-    if not found:
+    for error in closed:
+        yield UnreadableError(explained(error))
+    if not found and not closed:
         yield UnreadableError(f"{top}: no folder with {META} in it")
 
 
@@ -86,6 +90,8 @@ def _case(folder: Path) -> Sending | UnreadableError:
         recorded = read_case(folder)
     except UnreadableError as error:
         return UnreadableError(f"{folder}: {error}")
+    except OSError as error:
+        return UnreadableError(explained(error))
     return Sending(source=str(folder), path=recorded.path, body=recorded.request, headers=_JSON)
 
 

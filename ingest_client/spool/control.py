@@ -98,11 +98,16 @@ class Remote:
             raise
 
     def call(self, operation: str, selection: Selection, body: str | None = None) -> Json:
-        """Run an operation there. Raises ToolError with its reason, OSError when the process went away."""
+        """Run an operation there. Raises ToolError with its reason, also when the process went away."""
         request: Json = {"op": operation, "selection": as_arguments(selection), "body": body}
-        self._socket.sendall(_frame(request))
-        (length,) = _LENGTH.unpack(self._receive(_LENGTH.size))
-        answer = msgspec.json.decode(self._receive(length), type=dict[str, dict[str, object] | str])
+        try:
+            self._socket.sendall(_frame(request))
+            (length,) = _LENGTH.unpack(self._receive(_LENGTH.size))
+            frame = self._receive(length)
+        except OSError as error:
+            why = str(error) or type(error).__name__
+            raise ToolError(f"the sidecar went away meanwhile ({why}): run the command again") from error
+        answer = msgspec.json.decode(frame, type=dict[str, dict[str, object] | str])
         result = answer.get("ok")
         if not isinstance(result, dict):
             raise ToolError(str(answer.get("error")))

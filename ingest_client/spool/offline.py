@@ -55,10 +55,12 @@ class Local:
         self._lock = lock
         try:
             self._desk = Desk(open_store(folder / "spool.db", SpoolSettings()))
-        except Exception as error:
+        except BaseException as error:
             lock.release()
-            if isinstance(error, SpoolRefused) or fault_of(error) is not Fault.BUG:
-                raise ToolError(describe(error)) from error
+            if isinstance(error, SpoolRefused):
+                raise ToolError(str(error)) from error
+            if fault_of(error) is not Fault.BUG:
+                raise ToolError(_told(error)) from error
             raise
 
     def call(self, operation: str, selection: Selection, body: str | None = None) -> Json:
@@ -71,7 +73,7 @@ class Local:
         except Exception as error:
             if fault_of(error) is Fault.BUG:
                 raise
-            raise ToolError(describe(error)) from error
+            raise ToolError(_told(error)) from error
 
     def structure(self) -> list[str]:
         """SQLite's own complaints about the whole file; empty when it has none."""
@@ -117,11 +119,17 @@ def _reach_one(folder: Path) -> Instance:
         lock = try_lock(folder)
         if lock is not None:
             return Instance(folder, access=Local(folder, lock))
-        return Instance(folder, running=True, access=Remote(folder))
     except ToolError as error:
         return Instance(folder, trouble=str(error))
     except OSError as error:
-        return Instance(folder, running=True, trouble=f"a process holds it and does not answer: {error}")
+        return Instance(folder, trouble=_told(error))
+    try:
+        return Instance(folder, running=True, access=Remote(folder))
+    except PermissionError as error:
+        return Instance(folder, running=True, trouble=_told(error))
+    except OSError as error:
+        why = f"a process holds it and does not answer ({error}): see its log, and try again"
+        return Instance(folder, running=True, trouble=why)
 
 
 @dataclass(slots=True)
@@ -168,6 +176,20 @@ def survey(folder: Path) -> SetAside:
             whole = {each.row.turn_id for each in batch if each.frame is not None and each.row.intact}
             found.turn_ids |= whole
         found.readable = len(found.turn_ids)
+    except apsw.Error as error:
+        raise ToolError(f"{folder}: {_told(error)}") from error
     finally:
         source.close()
     return found
+
+
+_NEXT: Final = {
+    Fault.FULL: "make room on the disk, and run the command again",
+    Fault.DISK: "see to the disk and the rights to its files, and run the command again",
+    Fault.DAMAGE: "`steno spool verify` says what can be read; the sidecar salvages it when it starts",
+}
+
+
+def _told(error: BaseException) -> str:
+    """An error for a person: what it is, and what to do next."""
+    return f"{describe(error)}: {_NEXT[fault_of(error)]}"

@@ -12,6 +12,7 @@ import msgspec
 from capture.outcomes import Outcome, State
 from ingest_client.spool.tools import Json, Selection
 from steno.commands.spool import add_data_dir, report_troubles, with_instances
+from steno.errors import system_errors_explained
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +35,14 @@ def _run(parsed: argparse.Namespace) -> int:
             generations += [where | life for life in cast("list[Json]", books["generations"])]
         unread = report_troubles(instances)
     balance = balance_of(totals)
-    if cast("bool", parsed.json):
-        extra = {"generations": generations} if cast("bool", parsed.generations) else {}
-        print(msgspec.json.encode({**balance, **extra}).decode())
-    else:
-        _print(balance)
-        if cast("bool", parsed.generations):
-            for life in generations:
+    shown = generations if cast("bool", parsed.generations) else None
+    with system_errors_explained():
+        if cast("bool", parsed.json):
+            extra = {} if shown is None else {"generations": shown}
+            print(msgspec.json.encode({**balance, **extra}).decode())
+        else:
+            _print(balance)
+            for life in shown or ():
                 print(msgspec.json.encode(life).decode())
     return max(unread, int(balance["imbalance"] != 0 or totals["open"] < 0))
 

@@ -13,7 +13,7 @@ from typing import Final, cast
 import aiohttp
 import msgspec
 
-from steno.errors import CommandError
+from steno.errors import CommandError, system_errors_explained
 from steno.recorded import UnreadableError
 from steno.replaying import Sending, sendings
 
@@ -51,7 +51,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    return asyncio.run(_Replay(parsed).run())
+    with system_errors_explained():
+        try:
+            return asyncio.run(_Replay(parsed).run())
+        except ExceptionGroup as group:
+            refused = group.subgroup(OSError)
+            if refused is None:
+                raise
+            raise _first(refused) from group
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The first exception in a group, at any depth."""
+    error = group.exceptions[0]
+    return _first(cast("ExceptionGroup[Exception]", error)) if isinstance(error, ExceptionGroup) else error
 
 
 @dataclass(slots=True)
@@ -107,7 +120,7 @@ class _Replay:
             ) as answer:
                 async for piece in answer.content.iter_any():
                     size += len(piece)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             why = str(error) or type(error).__name__
             self._tell({"source": each.source, "error": why}, f"{each.source}: {why}", failed=True)
             return

@@ -19,7 +19,7 @@ from extproc.revival import revive
 from ingest_client.spool.offline import Instance, reach
 from ingest_client.spool.rows import RowState
 from ingest_client.spool.tools import Json, Selection, ToolError
-from steno.errors import CommandError
+from steno.errors import CommandError, explained, system_errors_explained
 from steno.settings.load import environment, load
 from steno.spool_pages import pages, records
 from steno.spool_verify import verdict, verified
@@ -118,8 +118,8 @@ def _show(parsed: argparse.Namespace) -> int:
             for record in records(instance, "show", selection):
                 out.whole(instance, record)
                 return 0
-        report_troubles(instances)
-    raise CommandError(f"no spool has the turn {parsed.turn_id}")
+        read = "no spool that can be read" if report_troubles(instances) else "no spool"
+    raise CommandError(f"{read} has the turn {parsed.turn_id}")
 
 
 def _requeue(parsed: argparse.Namespace) -> int:
@@ -142,9 +142,10 @@ def _requeue(parsed: argparse.Namespace) -> int:
                     refused += 1
                     out.say(f"{each['turn_id']}: not requeued: {each['reason']}", each | {"refused": True})
         out.say(f"{done} requeued, {refused} refused", {"requeued": done, "refused": refused})
-        if turn_ids and not done and not refused:
+        unread = report_troubles(instances)
+        if turn_ids and not (done or refused or unread):
             raise CommandError("no spool has such dead letters or quarantined records")
-        return max(report_troubles(instances), int(refused > 0))
+        return max(unread, int(refused > 0))
 
 
 def _requeued(instance: Instance, selection: Selection, body: str | None, *, as_text: bool) -> Iterator[Json]:
@@ -256,7 +257,9 @@ def _age_s(text: str) -> float:
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CommandError(explained(error)) from error
+    except UnicodeDecodeError as error:
         raise CommandError(f"{file} cannot be read: {error}") from error
 
 
@@ -268,17 +271,18 @@ def with_instances(parsed: argparse.Namespace) -> Generator[list[Instance]]:
         "config": cast("str | None", parsed.config),
     }
     root = Path(str(load("extproc", given, environment())["extproc.data_dir"]))
-    if not root.is_dir():
-        raise CommandError(f"there is no data directory {root}: name it with --data-dir")
-    instances = reach(root)
-    try:
-        yield instances
-    except ToolError as error:
-        raise CommandError(str(error)) from error
-    finally:
-        for instance in instances:
-            if instance.access is not None:
-                instance.access.close()
+    with system_errors_explained():
+        if not root.is_dir():
+            raise CommandError(f"there is no data directory {root}: name it with --data-dir")
+        instances = reach(root)
+        try:
+            yield instances
+        except ToolError as error:
+            raise CommandError(str(error)) from error
+        finally:
+            for instance in instances:
+                if instance.access is not None:
+                    instance.access.close()
 
 
 @contextmanager
