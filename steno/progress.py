@@ -31,6 +31,11 @@ class Bar:
             f"\r{bar} {self._what} in {seconds:.0f} s", end="\n" if ended else "", file=sys.stderr, flush=True
         )
 
+    def say(self, line: str) -> None:
+        """A line of its own on standard error, where the bar stood; the bar is drawn again below it."""
+        print(f"\r\x1b[K{line}" if self._shown else line, file=sys.stderr)
+        self._drawn = 0.0
+
     def end(self) -> None:
         """End the line of work whose end nobody knew."""
         if self._shown and self._drawn:

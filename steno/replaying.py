@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from ingest_client.spool.rows import RowState
 from steno.errors import explained
 from steno.recorded import META, UnreadableError, read_case
 
@@ -20,6 +21,7 @@ TURN_PATH: Final = "/v1/ingest"
 
 _ABSENT: Final = Raw(b"")
 _NULL: Final = Raw(b"null")
+_REVIVE: Final = "no turn until `steno spool requeue --quarantine` makes it one"
 _JSON: Final = {"content-type": "application/json"}
 
 
@@ -33,6 +35,10 @@ class Sending:
     headers: dict[str, str] = field(default_factory=dict[str, str])
 
 
+class NoTurnError(UnreadableError):
+    """A line of an export that is no turn, and must not be sent as one."""
+
+
 class _Row(Struct, frozen=True):
     """The members of a stored turn's row that its envelope needs."""
 
@@ -42,10 +48,19 @@ class _Row(Struct, frozen=True):
     request_id: str = ""
 
 
+class _Document(Struct, frozen=True):
+    """The member that only a document of the quarantine has."""
+
+    quarantined: str = ""
+
+
 class _Line(Struct, frozen=True):
     """A line of either export: the spool's has a body, ingest's a row and the envelope's members."""
 
     turn_id: str = ""
+    state: str = ""
+    outcome: str | None = None
+    reason: str | None = None
     body: Raw = _ABSENT
     turn: _Row | None = None
     request: Raw = _ABSENT
@@ -69,6 +84,17 @@ def sendings(path: Path) -> Iterator[Sending | UnreadableError]:
                     yield _turn(line, f"{path}:{number}")
     except OSError as error:
         yield UnreadableError(explained(error))
+
+
+def how_many(path: Path) -> int:
+    """How many :func:`sendings` will give, about: a quick look, for a bar. 0 where nobody can say."""
+    try:
+        if path.is_dir():
+            return sum(META in files for _, _, files in os.walk(path))
+        with path.open("rb") as lines:
+            return sum(bool(line.strip()) for line in lines)
+    except OSError:  # reading it says why
+        return 0
 
 
 def _cases(top: Path) -> Iterator[Sending | UnreadableError]:
@@ -100,6 +126,9 @@ def _turn(line: bytes, source: str) -> Sending | UnreadableError:
         read = msgspec.json.decode(line, type=_Line)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         return UnreadableError(f"{source}: no exported turn: {error}")
+    if read.state == RowState.QUARANTINED or (read.body and _kept_for_a_person(read.body)):
+        why = f"{read.outcome}: {read.reason}: " if read.outcome else ""
+        return NoTurnError(f"{source}: quarantined: {why}{_REVIVE}")
     if read.body:
         return _posted(source, read.turn_id, bytes(read.body))
     if read.turn is None:
@@ -118,6 +147,14 @@ def _turn(line: bytes, source: str) -> Sending | UnreadableError:
     }
     body = msgspec.json.encode(members)
     return _posted(source, read.turn.request_id or read.turn.id, body)
+
+
+def _kept_for_a_person(body: Raw) -> bool:
+    """Whether a body is a document of ``extproc.quarantine``, however it came to be in a line."""
+    try:
+        return bool(msgspec.json.decode(body, type=_Document).quarantined)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
 
 
 def _posted(source: str, turn_id: str, body: bytes) -> Sending:

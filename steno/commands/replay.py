@@ -14,8 +14,9 @@ import aiohttp
 import msgspec
 
 from steno.errors import CommandError, system_errors_explained
+from steno.progress import Bar
 from steno.recorded import UnreadableError
-from steno.replaying import Sending, sendings
+from steno.replaying import NoTurnError, Sending, how_many, sendings
 
 _EPILOG: Final = """\
 PATH is a folder with recorded exchanges at any depth (meta.json, request.json): each request
@@ -23,11 +24,12 @@ goes to the URL plus its own path. Or it is a file of JSON lines from `steno spo
 ingest's /v1/export: each turn goes to the URL plus /v1/ingest, under its own id, so ingest
 stores it once however often it is sent.
 
+What `steno spool export` has of the quarantine is no turn: it is skipped, named and counted.
+
 The exit code is 0 when everything was read, sent, and answered with a status below 400.
 """
 
 _BAD_STATUS: Final = 400
-_DRAW_S: Final = 0.2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -72,14 +74,19 @@ class _Replay:
     """One run of the command."""
 
     parsed: argparse.Namespace
-    done: int = 0
+    sent: int = 0
     failed: int = 0
+    skipped: int = 0
     statuses: Counter[int] = field(default_factory=Counter[int])
     began: float = 0.0
-    drawn: float = 0.0
+    done: int = 0
+    total: int = 0
+    bar: Bar = field(default_factory=lambda: Bar("done"))
 
     async def run(self) -> int:
         """Send everything; returns the exit code."""
+        if sys.stderr.isatty():
+            self.total = sum(map(how_many, cast("list[Path]", self.parsed.paths)))
         self.began = time.monotonic()
         headers = _headers(cast("list[str]", self.parsed.header))
         timeout = aiohttp.ClientTimeout(total=cast("float", self.parsed.timeout))
@@ -89,18 +96,21 @@ class _Replay:
             aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session,
             asyncio.TaskGroup() as sending,
         ):
-            number = 0
             for each in self._all():
+                if isinstance(each, NoTurnError):
+                    self.skipped += 1
+                    self._tell({"skipped": str(each)}, f"skipped: {each}", failed=False)
+                    continue
                 if isinstance(each, UnreadableError):
                     self._tell({"error": str(each)}, str(each), failed=True)
                     continue
-                await self._until_due(number)
-                number += 1
+                await self._until_due(self.sent)
+                self.sent += 1
                 await places.acquire()
                 task = sending.create_task(self._send(session, each))
                 task.add_done_callback(lambda _: places.release())
         self._sum_up()
-        return 1 if self.failed else 0
+        return 1 if self.failed or self.skipped else 0
 
     def _all(self) -> Iterator[Sending | UnreadableError]:
         for path in cast("list[Path]", self.parsed.paths):
@@ -133,35 +143,33 @@ class _Replay:
             "seconds": seconds,
         }
         bad = answer.status >= _BAD_STATUS
-        self._tell(told, f"{each.source}: {answer.status}", failed=bad)
+        self._tell(told, f"{each.source}: {answer.status}" if bad else "", failed=bad)
 
     def _tell(self, members: dict[str, object], line: str, *, failed: bool) -> None:
         self.done += 1
         self.failed += failed
         if cast("bool", self.parsed.json):
             print(msgspec.json.encode(members).decode())
-        elif failed:
-            print(f"\r{line}" if sys.stderr.isatty() else line, file=sys.stderr)
-        now = time.monotonic()
-        if sys.stderr.isatty() and now - self.drawn >= _DRAW_S:
-            self.drawn = now
-            print(f"\r{self.done} sent, {self.failed} failed", end="", file=sys.stderr, flush=True)
+        elif line:
+            self.bar.say(line)
+        self.bar(self.done, self.total if self.done <= self.total else 0)
 
     def _sum_up(self) -> None:
         seconds = time.monotonic() - self.began
-        if sys.stderr.isatty():
-            print(file=sys.stderr)
+        if self.done != self.total:
+            self.bar.end()
         if cast("bool", self.parsed.json):
             statuses = {str(status): n for status, n in sorted(self.statuses.items())}
             total = {
-                "sent": self.done,
+                "sent": self.sent,
                 "failed": self.failed,
+                "skipped": self.skipped,
                 "statuses": statuses,
                 "seconds": round(seconds, 3),
             }
             print(msgspec.json.encode(total).decode())
         else:
-            print(f"{self.done} sent in {seconds:.1f} s, {self.failed} failed")
+            print(f"{self.sent} sent in {seconds:.1f} s, {self.failed} failed, {self.skipped} skipped")
 
 
 def _headers(given: list[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,12 @@ from aiohttp import web
 
 from extproc.assemble import TurnIdentity
 from ingest_client.sink import Record
+from ingest_client.spool import Spool
 from steno.cli import main
 from steno.recorded import UnreadableError
-from steno.replaying import Sending, sendings
+from steno.replaying import Sending, how_many, sendings
 from tests.paths import SHARED, needs_shared
-from tests.unit.extproc.playbook import TURN, ending
+from tests.unit.extproc.playbook import TURN, ending, request, request_headers
 
 
 @dataclass
@@ -114,7 +115,62 @@ async def test_a_refusal_and_an_unreadable_line_fail_the_run_and_are_named(
     assert "turns.jsonl:1: 413" in said.err
     assert "turns.jsonl:2: no exported turn" in said.err
     assert "turns.jsonl:3: no exported turn" in said.err
-    assert said.out == f"3 sent in {said.out.split()[3]} s, 3 failed\n"
+    assert said.out == f"1 sent in {said.out.split()[3]} s, 3 failed, 0 skipped\n"
+
+
+async def test_what_an_export_has_of_the_quarantine_is_skipped_by_name_and_never_posted(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole export, as `steno spool export` writes it without a filter; and a line without its state."""
+    spool = await Spool.open(tmp_path / "data")
+    for record in (ending(*TURN), ending(request_headers(), request(b"no JSON"), *TURN[2:])):
+        assert isinstance(record, Record)
+        spool.ledger.observe()
+        await spool.keep(replace(record, turn_id="held" if record.quarantine else "whole"))
+    await spool.close(5)
+    export = tmp_path / "all.jsonl"
+    at = f"--data-dir={tmp_path / 'data'}"
+    assert await asyncio.to_thread(main, ["spool", "export", at, f"--output={export}"]) == 0
+    held = next(
+        line for line in map(json.loads, export.read_text().splitlines()) if line["turn_id"] == "held"
+    )
+    with export.open("a") as more:
+        more.write(json.dumps({"turn_id": "held", "body": held["body"]}) + "\n")
+    assert await steno(str(export), f"--to={server.url}", "--rate=0") == 1
+    assert [(key, body) for _, key, body in server.got] == [("whole", turn_body())]
+    said = capsys.readouterr()
+    assert said.out.endswith(" 0 failed, 2 skipped\n")
+    known, bare = [line for line in said.err.splitlines() if line.startswith("skipped")]
+    assert known.startswith(f"skipped: {export}:2: quarantined: marshal_error: ")
+    assert bare.startswith(f"skipped: {export}:3: quarantined: no turn until ")
+    assert await steno(str(export), f"--to={server.url}", "--rate=0", "--json") == 1
+    *_, total = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (total["sent"], total["failed"], total["skipped"]) == (1, 0, 2)
+
+
+async def test_a_terminal_gets_the_bar_of_the_other_commands(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How far it has come of how much; a line that failed has a line of its own."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    (tmp_path / "turns.jsonl").write_bytes(b'{"turn_id": "t", "body": {}}\n\nno JSON\n{"body": {}}\n')
+    assert await steno(str(tmp_path / "turns.jsonl"), f"--to={server.url}", "--rate=0") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2
+    assert f"\r\x1b[K{tmp_path}/turns.jsonl:3: no exported turn" in said
+    assert said.endswith(f"[{'#' * 30}] 3/3 done in 0 s\n")
+
+
+@pytest.mark.parametrize("made", ["nothing", "file", "folder"])
+def test_the_bar_knows_how_much_there_is(made: str, tmp_path: Path) -> None:
+    path = tmp_path / "path"
+    if made == "file":
+        path.write_bytes(b"{}\n\n{}\n{}")
+    elif made == "folder":
+        for name in ("a", "b", "b/c"):
+            (path / name).mkdir(parents=True)
+            (path / name / "meta.json").touch()
+    assert how_many(path) == (0 if made == "nothing" else len(list(sendings(path))))
 
 
 async def test_nobody_there_is_said_for_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
