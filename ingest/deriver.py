@@ -2,12 +2,14 @@
 
 It takes what waits in small batches, derives in a thread, and commits a batch together
 with the removal of its turns from the queue. A crash repeats a batch and changes nothing.
+While turns come it works in small pieces with pauses between them: who waits for a 202 goes first.
 A turn that cannot be derived, or whose derived rows cannot be saved, is recorded with its
 reason and never stops the others. Nothing that a turn provokes ends the deriver.
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -22,11 +24,12 @@ from ingest.store.store import Store
 
 _log = logging.getLogger("steno.ingest.derive")
 _BATCH: Final = 256
-_BUSY_BATCH: Final = 32
-"""Turns of a batch while others write: saving them holds up the commit they share."""
-_BUSY: Final = 4
-"""Writes that wait: from here on the deriver works half of the time only."""
-_GIVE_WAY_S: Final = 0.1
+_SMALL_BATCH: Final = 32
+"""Turns of a batch while turns come: saving them holds up the commit they share."""
+_COMING_S: Final = 0.25
+"""How long after the last turn others are still on their way."""
+_GATHER_S: Final = 0.05
+"""From one batch to the next while turns come: what a batch costs besides its turns is shared."""
 _IDLE_S: Final = 1.0
 _TROUBLE_S: Final = 1.0
 
@@ -34,15 +37,22 @@ Failure: TypeAlias = tuple[int, str]
 """A turn's sequence number, and why it could not be derived."""
 
 
-def derive_all(batch: Sequence[Waiting]) -> tuple[list[Derived], list[Failure]]:
-    """Derive each turn of the batch on its own: results, and failures."""
+def derive_all(batch: Sequence[Waiting], *, gently: bool = False) -> tuple[list[Derived], list[Failure]]:
+    """Derive each turn of the batch on its own: results, and failures.
+
+    ``gently``: sleep after each as long as it took. Whoever answers writers meanwhile needs the
+    interpreter's lock ten times a turn, and would wait for it each time.
+    """
     results: list[Derived] = []
     failures: list[Failure] = []
     for one in batch:
+        began = time.perf_counter()
         try:
             results.append(derive(one.turn, one.body()))
         except Exception as error:  # noqa: BLE001 -- whatever a hostile turn provokes, the next one goes on
             failures.append((one.turn.seq, _reason(error)))
+        if gently:
+            time.sleep(min(time.perf_counter() - began, _GATHER_S))
     return results, failures
 
 
@@ -59,11 +69,13 @@ class Deriver:
         self._metrics = metrics
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._woken_at_s = -math.inf
         self.stopping = False
         self.running = False
 
     def wake(self) -> None:
         """Something new waits."""
+        self._woken_at_s = time.monotonic()
         self._idle.clear()
         self._wake.set()
 
@@ -106,13 +118,13 @@ class Deriver:
 
     async def step(self) -> bool:
         """Derive one batch; whether there was one."""
-        busy = self._store.waiting >= _BUSY
         began = time.monotonic()
-        size = _BUSY_BATCH if busy else _BATCH
+        gently = began < self._woken_at_s + _COMING_S
+        size = _SMALL_BATCH if gently else _BATCH
         batch = await self._store.read(lambda connection: derived_tables.pending(connection, size))
         if not batch:
             return False
-        results, failures = await asyncio.to_thread(derive_all, batch)
+        results, failures = await asyncio.to_thread(derive_all, batch, gently=gently)
         try:
             await self._save(results, failures)
         except (UnavailableError, BusyError):
@@ -120,8 +132,8 @@ class Deriver:
         except Exception as error:  # noqa: BLE001 -- whatever it is, each turn is saved alone and has its own
             _log.warning("a batch of %d turns is saved one by one: %a", len(batch), _reason(error))
             await self._save_each(results, failures)
-        if busy:
-            await asyncio.sleep(min(_GIVE_WAY_S, time.monotonic() - began))
+        if self._wake.is_set() and len(batch) < size:
+            await asyncio.sleep(began + _GATHER_S - time.monotonic())
         return True
 
     async def _save(self, results: Sequence[Derived], failures: Sequence[Failure]) -> None:

@@ -135,12 +135,8 @@ class PostgresConnection:
             self.run(lock)
 
     def notify(self, payloads: Sequence[str]) -> None:
-        """NOTIFY, delivered with the commit."""
-        self._send_begin()
-        with _translated():
-            self._cursor.execute(
-                b"SELECT pg_notify($1, told) FROM unnest($2::text[]) told", (_CHANNEL, list(payloads))
-            )
+        """NOTIFY, delivered with the commit. One by one: psycopg takes 6 ms of the processor for an array."""
+        self.run_many("SELECT pg_notify(?, ?)", [(_CHANNEL, payload) for payload in payloads])
 
     def begin(self) -> None:
         """Begin a transaction: with its first statement, which raises :class:`BeginError` if it cannot."""

@@ -47,15 +47,21 @@ def _spans(total: int) -> Iterator[tuple[int, int]]:
             at += count
 
 
-def put_rows(connection: Connection, table: str, rows: Sequence[Sequence[Value]], conflict: str = "") -> None:
+def put_rows(
+    connection: Connection, table: str, rows: Sequence[Sequence[Value]], conflict: str = ""
+) -> list[Row]:
     """Insert ``rows`` (all columns, in the table's order); ``conflict`` follows ON CONFLICT.
+
+    Returns what a RETURNING at the end of ``conflict`` asks for, of the rows that were inserted.
 
     Many rows go into one statement: each statement costs a round trip on PostgreSQL, and on
     SQLite a hand-over of the interpreter lock. Their numbers are few, so statements stay prepared.
     """
+    returned: list[Row] = []
     for start, end in _spans(len(rows)):
         sql = _insert(table, len(rows[0]), end - start, conflict)
-        connection.run(sql, list(chain.from_iterable(rows[start:end])))
+        returned += connection.run(sql, list(chain.from_iterable(rows[start:end])))
+    return returned
 
 
 def put_beside(connection: Connection, rows: Mapping[str, Sequence[Sequence[Value]]]) -> None:
