@@ -10,7 +10,7 @@ from ingest_client.delivery import Final
 from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.connection import Connection, Reply
-from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
+from tests.chaos.kept_queue import KeptQueue
 from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer, serving
 from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
 
@@ -163,20 +163,21 @@ def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return read
 
 
-def attempts(queue: MemoryQueue) -> list[Attempt]:
+def attempts(queue: KeptQueue) -> list[Attempt]:
     found = [attempt for row in queue.rows.values() for attempt in row.attempts]
     assert all(isinstance(attempt, Attempt) for attempt in found)
     return [attempt for attempt in found if isinstance(attempt, Attempt)]
 
 
 @every_misbehaviour
-async def test_nothing_is_lost_and_the_other_endpoint_goes_on(misbehave: Behaviour, reason: Reason) -> None:
+async def test_nothing_is_lost_and_the_other_endpoint_goes_on(
+    queue: KeptQueue, misbehave: Behaviour, reason: Reason
+) -> None:
     """With one endpoint misbehaving for ever, all turns of both tenants arrive at the other, soon."""
-    queue = MemoryQueue()
     async with peer(misbehave) as bad, peer() as good:
         async with delivering(queue, quick(bad.url, good.url, answer_timeout_s=0.5)):
             began_s = time.monotonic()
-            queue.put(queue.turn(seq, tenant="ab"[seq % 2]) for seq in range(TURNS))
+            await queue.put(queue.turn(seq, tenant="ab"[seq % 2]) for seq in range(TURNS))
             # 429 pauses a tenant at one endpoint alone, everything else the endpoint.
             await queue.until("acknowledged", TURNS, timeout_s=10)
             took_s = time.monotonic() - began_s
@@ -188,10 +189,9 @@ async def test_nothing_is_lost_and_the_other_endpoint_goes_on(misbehave: Behavio
 
 @every_misbehaviour
 async def test_it_recovers_when_the_endpoint_does(
-    misbehave: Behaviour, reason: Reason, bytes_read: list[int]
+    queue: KeptQueue, misbehave: Behaviour, reason: Reason, bytes_read: list[int]
 ) -> None:
     """One endpoint, misbehaving at first: no turn is lost, and of no answer more than 64 KiB is read."""
-    queue = MemoryQueue()
     finals: list[Final] = []
     misbehaved = 0
 
@@ -201,7 +201,7 @@ async def test_it_recovers_when_the_endpoint_does(
         await (misbehave if misbehaved <= 3 else accept)(request, talk)
 
     async with peer(at_first) as ingest, delivering(queue, quick(ingest.url, answer_timeout_s=0.5), finals):
-        queue.put(queue.turn(seq) for seq in range(TURNS))
+        await queue.put(queue.turn(seq) for seq in range(TURNS))
         await queue.until("acknowledged", TURNS)
     assert len(finals) == TURNS
     assert misbehaved > 3
@@ -211,13 +211,12 @@ async def test_it_recovers_when_the_endpoint_does(
     assert 0 < max(bytes_read) <= MAX_ANSWER
 
 
-async def test_a_refused_connection_loses_nothing() -> None:
+async def test_a_refused_connection_loses_nothing(queue: KeptQueue) -> None:
     """Nobody listens, then somebody does, on the same port."""
-    queue = MemoryQueue()
     async with peer() as placeholder:
         port = placeholder.port
     async with delivering(queue, quick(f"http://127.0.0.1:{port}")) as delivery:
-        queue.put(queue.turn(seq) for seq in range(TURNS))
+        await queue.put(queue.turn(seq) for seq in range(TURNS))
         await eventually(lambda: delivery.snapshot().endpoints[0].status == "not_ready")
         assert delivery.counters.attempts[Reason.UNREACHABLE] >= TURNS
         async with peer(port=port) as ingest:
@@ -226,16 +225,15 @@ async def test_a_refused_connection_loses_nothing() -> None:
     assert sorted(received) == sorted(row.turn.turn_id for row in queue.rows.values())
 
 
-async def test_a_redirect_is_never_followed() -> None:
+async def test_a_redirect_is_never_followed(queue: KeptQueue) -> None:
     """Whoever a 302 points at hears nothing; the endpoint is held, and said so."""
-    queue = MemoryQueue()
     async with peer() as stranger:
 
         async def redirect(_: Request, talk: Talk) -> None:
             await talk.answer(302, b"", f"Location: {stranger.url}/v1/ingest?key=sk-secretsecretsecret")
 
         async with peer(redirect) as ingest, delivering(queue, quick(ingest.url)) as delivery:
-            queue.put(queue.turn(seq) for seq in range(5))
+            await queue.put(queue.turn(seq) for seq in range(5))
             await eventually(lambda: delivery.counters.attempts[Reason.REDIRECTED] >= 3)
             [endpoint] = delivery.snapshot().endpoints
         assert stranger.requests == []
@@ -244,9 +242,8 @@ async def test_a_redirect_is_never_followed() -> None:
     assert queue.states() == {"pending": 5}
 
 
-async def test_retry_after_is_waited_for() -> None:
+async def test_retry_after_is_waited_for(queue: KeptQueue) -> None:
     """After 429 with Retry-After: 1 the tenant's next request comes a second later, not before."""
-    queue = MemoryQueue()
     seen = 0
 
     async def once(request: Request, talk: Talk) -> None:
@@ -255,60 +252,57 @@ async def test_retry_after_is_waited_for() -> None:
         await (throttle if seen == 1 else accept)(request, talk)
 
     async with peer(once) as ingest, delivering(queue, quick(ingest.url)):
-        queue.put([queue.turn(1)])
+        await queue.put([queue.turn(1)])
         await queue.until("acknowledged", 1)
         first, second = ingest.posts
     assert 1.0 <= second.at_s - first.at_s < 2.0
 
 
-async def test_a_throttled_tenant_holds_up_no_other() -> None:
+@pytest.mark.parametrize("status", [429, 403])
+async def test_a_throttled_tenant_holds_up_no_other(queue: KeptQueue, status: int) -> None:
     """429 and 403 for one tenant at the only endpoint: the other tenant's turns arrive at once."""
-    for status in (429, 403):
-        queue = MemoryQueue()
 
-        async def one_tenant(request: Request, talk: Talk, status: int = status) -> None:
-            if b'"tenant":"a"' in request.body:
-                await talk.answer(status, b"{}", "Retry-After: 60")
-            else:
-                await talk.answer(202)
+    async def one_tenant(request: Request, talk: Talk) -> None:
+        if b'"tenant":"a"' in request.body:
+            await talk.answer(status, b"{}", "Retry-After: 60")
+        else:
+            await talk.answer(202)
 
-        async with peer(one_tenant) as ingest, delivering(queue, quick(ingest.url)) as delivery:
-            queue.put(queue.turn(seq, tenant="a") for seq in range(200))
-            await asyncio.sleep(0.2)
-            began_s = time.monotonic()
-            queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(50))
-            await queue.until("acknowledged", 50)
-            assert time.monotonic() - began_s < 1
-            assert delivery.snapshot().held_turns == 0  # what the paused tenant had claimed is given back
-        assert {row.turn.tenant for row in queue.rows.values() if row.state == "acknowledged"} == {"b"}
+    async with peer(one_tenant) as ingest, delivering(queue, quick(ingest.url)) as delivery:
+        await queue.put(queue.turn(seq, tenant="a") for seq in range(200))
+        await asyncio.sleep(0.2)
+        began_s = time.monotonic()
+        await queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(50))
+        await queue.until("acknowledged", 50)
+        assert time.monotonic() - began_s < 1
+        assert delivery.snapshot().held_turns == 0  # what the paused tenant had claimed is given back
+    assert {row.turn.tenant for row in queue.rows.values() if row.state == "acknowledged"} == {"b"}
 
 
-async def test_a_tenant_whose_turns_hang_holds_up_no_other() -> None:
+async def test_a_tenant_whose_turns_hang_holds_up_no_other(queue: KeptQueue) -> None:
     """One tenant's turns are never answered: the other's arrive meanwhile at the same endpoint."""
-    queue = MemoryQueue()
 
     async def hang_for_a(request: Request, talk: Talk) -> None:
         await (hang if b'"tenant":"a"' in request.body else accept)(request, talk)
 
     async with peer(hang_for_a) as ingest, delivering(queue, quick(ingest.url, answer_timeout_s=5.0)):
-        queue.put(queue.turn(seq, tenant="a", size=20_000) for seq in range(500))
+        await queue.put(queue.turn(seq, tenant="a", size=20_000) for seq in range(500))
         await asyncio.sleep(0.2)
         began_s = time.monotonic()
-        queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(100))
+        await queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(100))
         await queue.until("acknowledged", 100)
         assert time.monotonic() - began_s < 1.5
 
 
-async def test_a_batch_that_is_too_large_is_split_until_it_fits() -> None:
+async def test_a_batch_that_is_too_large_is_split_until_it_fits(queue: KeptQueue) -> None:
     """413 on a batch halves it, down to single turns if need be; a single 413 is a dead letter."""
-    queue = MemoryQueue()
 
     async def small_mouth(request: Request, talk: Talk) -> None:
         await talk.answer(413 if len(request.body) > 5_000 else 202)
 
     async with peer(small_mouth) as ingest, delivering(queue, quick(ingest.url)):
-        queue.put(queue.turn(seq, size=1_000) for seq in range(64))
-        queue.put([queue.turn(100, size=6_000)])
+        await queue.put(queue.turn(seq, size=1_000) for seq in range(64))
+        await queue.put([queue.turn(100, size=6_000)])
         await queue.until("acknowledged", 64)
         await queue.until("dead_letter", 1)
         sizes = [len(request.turn_ids()) for request in ingest.posts]
@@ -317,26 +311,24 @@ async def test_a_batch_that_is_too_large_is_split_until_it_fits() -> None:
     assert 4 in sizes
 
 
-async def test_an_endpoint_without_batches_gets_single_turns() -> None:
+@pytest.mark.parametrize("status", [404, 405])
+async def test_an_endpoint_without_batches_gets_single_turns(queue: KeptQueue, status: int) -> None:
     """404 or 405 on the batch route is remembered; the turns go singly and the endpoint is not held."""
-    for status in (404, 405):
-        queue = MemoryQueue()
 
-        async def single_only(request: Request, talk: Talk, status: int = status) -> None:
-            await talk.answer(status if request.path.endswith("/batch") else 202)
+    async def single_only(request: Request, talk: Talk) -> None:
+        await talk.answer(status if request.path.endswith("/batch") else 202)
 
-        async with peer(single_only) as ingest, delivering(queue, quick(ingest.url)) as delivery:
-            queue.put(queue.turn(seq) for seq in range(100))
-            await queue.until("acknowledged", 100)
-            batches = [request for request in ingest.posts if request.path.endswith("/batch")]
-            [endpoint] = delivery.snapshot().endpoints
-        assert len(batches) == 1
-        assert (endpoint.batches, endpoint.hold) == ("no", None)
+    async with peer(single_only) as ingest, delivering(queue, quick(ingest.url)) as delivery:
+        await queue.put(queue.turn(seq) for seq in range(100))
+        await queue.until("acknowledged", 100)
+        batches = [request for request in ingest.posts if request.path.endswith("/batch")]
+        [endpoint] = delivery.snapshot().endpoints
+    assert len(batches) == 1
+    assert (endpoint.batches, endpoint.hold) == ("no", None)
 
 
-async def test_each_turn_of_a_batch_is_decided_by_its_own_result() -> None:
+async def test_each_turn_of_a_batch_is_decided_by_its_own_result(queue: KeptQueue) -> None:
     """Accepted, refused and busy in one answer: each turn gets its own fate."""
-    queue = MemoryQueue()
     seen: Counter[str] = Counter()
 
     async def results(request: Request, talk: Talk) -> None:
@@ -352,7 +344,7 @@ async def test_each_turn_of_a_batch_is_decided_by_its_own_result() -> None:
         await talk.answer(202, str({"results": items}).replace("'", '"').encode())
 
     async with peer(results) as ingest, delivering(queue, quick(ingest.url, alone_after_failures=1)):
-        queue.put(queue.turn(seq) for seq in range(1, 61))
+        await queue.put(queue.turn(seq) for seq in range(1, 61))
         await queue.until("acknowledged", 40)
         await queue.until("dead_letter", 20)
     refused = {int(row.turn.turn_id[-2:]) % 3 for row in queue.rows.values() if row.state == "dead_letter"}
@@ -361,9 +353,8 @@ async def test_each_turn_of_a_batch_is_decided_by_its_own_result() -> None:
     assert all(row.state == "acknowledged" and seen[row.turn.turn_id] == 2 for row in busy)
 
 
-async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone() -> None:
+async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone(queue: KeptQueue) -> None:
     """503 for the whole batch, 429 in each result, Retry-After: 2: that tenant waits, the other does not."""
-    queue = MemoryQueue()
 
     async def over_quota(request: Request, talk: Talk) -> None:
         if b'"tenant":"a"' not in request.body:
@@ -374,17 +365,16 @@ async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone() -> None
         await talk.answer(503, body.encode(), "Retry-After: 60")
 
     async with peer(over_quota) as ingest, delivering(queue, quick(ingest.url)) as delivery:
-        queue.put(queue.turn(seq, tenant="a") for seq in range(20))
+        await queue.put(queue.turn(seq, tenant="a") for seq in range(20))
         await eventually(lambda: delivery.counters.attempts[Reason.THROTTLED] == 20)
-        queue.put(queue.turn(100 + seq, tenant="b") for seq in range(20))
+        await queue.put(queue.turn(100 + seq, tenant="b") for seq in range(20))
         await queue.until("acknowledged", 20, timeout_s=2)
     assert all(attempt.delay_s == 60 for attempt in attempts(queue))
     assert sum(b'"tenant":"a"' in request.body for request in ingest.posts) == 1
 
 
-async def test_without_results_a_rejection_sends_all_turns_again_singly() -> None:
+async def test_without_results_a_rejection_sends_all_turns_again_singly(queue: KeptQueue) -> None:
     """An old ingest that only counts: whatever was rejected is found by sending each alone."""
-    queue = MemoryQueue()
 
     async def counts_only(request: Request, talk: Talk) -> None:
         ids = request.turn_ids()
@@ -394,15 +384,14 @@ async def test_without_results_a_rejection_sends_all_turns_again_singly() -> Non
             await talk.answer(422 if ids == [queue.rows[7].turn.turn_id] else 202)
 
     async with peer(counts_only) as ingest, delivering(queue, quick(ingest.url)):
-        queue.put(queue.turn(seq) for seq in range(30))
+        await queue.put(queue.turn(seq) for seq in range(30))
         await queue.until("acknowledged", 29)
         await queue.until("dead_letter", 1)
     assert queue.rows[7].state == "dead_letter"
 
 
-async def test_a_413_that_comes_before_the_body_was_read_is_seen() -> None:
+async def test_a_413_that_comes_before_the_body_was_read_is_seen(queue: KeptQueue) -> None:
     """The answer arrives while we still write; the turn becomes a dead letter and is not sent for ever."""
-    queue = MemoryQueue()
 
     async def read_little(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -411,6 +400,6 @@ async def test_a_413_that_comes_before_the_body_was_read_is_seen() -> None:
         writer.close()
 
     async with serving(read_little) as port, delivering(queue, quick(f"http://127.0.0.1:{port}")):
-        queue.put([queue.turn(1, size=30_000_000)])
+        await queue.put([queue.turn(1, size=30_000_000)])
         await queue.until("dead_letter", 1)
     assert queue.rows[1].reason == "too_large (413): big"

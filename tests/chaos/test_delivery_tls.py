@@ -10,8 +10,8 @@ import pytest
 from ingest_client.delivery import EndpointSettings
 from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
+from tests.chaos.kept_queue import KeptQueue
 from tests.unit.ingest_client.delivery.certificates import Authority, Pair, needs_openssl
-from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
 from tests.unit.ingest_client.delivery.peer import Request, Talk, peer, serving
 from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
 
@@ -40,7 +40,7 @@ def install(pair: Pair, directory: Path) -> EndpointSettings:
     )
 
 
-def errors(queue: MemoryQueue) -> set[tuple[Reason, str]]:
+def errors(queue: KeptQueue) -> set[tuple[Reason, str]]:
     found = [attempt for row in queue.rows.values() for attempt in row.attempts]
     return {(attempt.reason, attempt.error) for attempt in found if isinstance(attempt, Attempt)}
 
@@ -54,7 +54,7 @@ def errors(queue: MemoryQueue) -> set[tuple[Reason, str]]:
     ],
 )
 async def test_a_server_that_cannot_prove_itself_gets_nothing(
-    ours: Authority, theirs: Authority, fault: str, words: str
+    queue: KeptQueue, ours: Authority, theirs: Authority, fault: str, words: str
 ) -> None:
     """No byte of a turn goes to it; the endpoint is held, loudly, with the reason; the turn stays."""
     served = {
@@ -62,12 +62,11 @@ async def test_a_server_that_cannot_prove_itself_gets_nothing(
         "expired": lambda: ours.issue(expired=True).serving(),
         "wrong name": lambda: ours.issue("DNS:elsewhere.test").serving(),
     }[fault]()
-    queue = MemoryQueue()
     async with peer(ssl_context=served) as ingest:
         url = f"https://localhost:{ingest.port}"
         settings = quick(endpoints=(EndpointSettings(url=url, ca_file=ours.cert),))
         async with delivering(queue, settings) as delivery:
-            queue.put([queue.turn(1)])
+            await queue.put([queue.turn(1)])
             await eventually(lambda: delivery.counters.attempts[Reason.TLS_FAILED] >= 2)
             [endpoint] = delivery.snapshot().endpoints
         assert ingest.requests == []
@@ -79,9 +78,8 @@ async def test_a_server_that_cannot_prove_itself_gets_nothing(
     assert {reason for reason, _ in errors(queue)} == {Reason.TLS_FAILED}
 
 
-async def test_a_server_that_speaks_plain_text_gets_nothing(ours: Authority) -> None:
+async def test_a_server_that_speaks_plain_text_gets_nothing(queue: KeptQueue, ours: Authority) -> None:
     """An http service behind an https url: nothing but a TLS greeting is ever sent to it."""
-    queue = MemoryQueue()
     heard = bytearray()
 
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,15 +90,16 @@ async def test_a_server_that_speaks_plain_text_gets_nothing(ours: Authority) -> 
     async with serving(plain) as port:
         settings = quick(endpoints=(EndpointSettings(url=f"https://localhost:{port}", ca_file=ours.cert),))
         async with delivering(queue, settings) as delivery:
-            queue.put([queue.turn(1)])
+            await queue.put([queue.turn(1)])
             await eventually(lambda: delivery.counters.attempts[Reason.TLS_FAILED] >= 1)
     assert b"request_id" not in heard
     assert queue.states() == {"pending": 1}
 
 
-async def test_turns_go_to_a_server_that_proves_itself_and_knows_us(ours: Authority, tmp_path: Path) -> None:
+async def test_turns_go_to_a_server_that_proves_itself_and_knows_us(
+    queue: KeptQueue, ours: Authority, tmp_path: Path
+) -> None:
     """Custom authority, our own certificate: both sides verified, turns delivered."""
-    queue = MemoryQueue()
     us = install(ours.issue("DNS:sidecar"), tmp_path)
     async with peer(ssl_context=ours.issue().serving(client_ca=ours.cert)) as ingest:
         settings = quick(
@@ -111,26 +110,28 @@ async def test_turns_go_to_a_server_that_proves_itself_and_knows_us(ours: Author
             )
         )
         async with delivering(queue, settings):
-            queue.put(queue.turn(seq, size=20_000) for seq in range(50))
+            await queue.put(queue.turn(seq, size=20_000) for seq in range(50))
             await queue.until("acknowledged", 50)
 
 
-async def test_without_our_certificate_a_strict_server_takes_nothing(ours: Authority) -> None:
+async def test_without_our_certificate_a_strict_server_takes_nothing(
+    queue: KeptQueue, ours: Authority
+) -> None:
     """Mutual TLS asked for and not given: nothing is accepted, nothing is lost."""
-    queue = MemoryQueue()
     async with peer(ssl_context=ours.issue().serving(client_ca=ours.cert)) as ingest:
         settings = quick(endpoints=(EndpointSettings(url=ingest.url, ca_file=ours.cert),))
         async with delivering(queue, settings) as delivery:
-            queue.put([queue.turn(1)])
+            await queue.put([queue.turn(1)])
             await eventually(lambda: delivery.counters.put_off >= 2)
         assert ingest.requests == []
     assert queue.states() == {"pending": 1}
     assert {reason for reason, _ in errors(queue)} <= {Reason.TLS_FAILED, Reason.CONNECTION_LOST}
 
 
-async def test_rotation_under_load_loses_nothing(ours: Authority, theirs: Authority, tmp_path: Path) -> None:
+async def test_rotation_under_load_loses_nothing(
+    queue: KeptQueue, ours: Authority, theirs: Authority, tmp_path: Path
+) -> None:
     """Both sides change authority while turns flow: new files are taken up, every turn arrives once acked."""
-    queue = MemoryQueue()
     us = install(ours.issue("DNS:sidecar"), tmp_path)
     trusted = tmp_path / "ca.pem"
     shutil.copy(ours.cert, trusted)
@@ -164,32 +165,32 @@ async def test_rotation_under_load_loses_nothing(ours: Authority, theirs: Author
     assert delivery.counters.credential_reloads >= 2
 
 
-async def _feed(queue: MemoryQueue, turns: int) -> None:
+async def _feed(queue: KeptQueue, turns: int) -> None:
     for seq in range(turns):
-        queue.put([queue.turn(seq)])
+        await queue.put([queue.turn(seq)])
         await asyncio.sleep(0.005)
 
 
-async def test_a_broken_rotation_keeps_what_worked(ours: Authority, tmp_path: Path) -> None:
+async def test_a_broken_rotation_keeps_what_worked(queue: KeptQueue, ours: Authority, tmp_path: Path) -> None:
     """Files that cannot be read leave the old ones in use: reported, and delivery goes on."""
-    queue = MemoryQueue()
     trusted = tmp_path / "ca.pem"
     shutil.copy(ours.cert, trusted)
     async with peer(ssl_context=ours.issue().serving()) as ingest:
         settings = quick(endpoints=(EndpointSettings(url=ingest.url, ca_file=trusted),), keepalive_s=0.05)
         async with delivering(queue, settings) as delivery:
-            queue.put([queue.turn(1)])
+            await queue.put([queue.turn(1)])
             await queue.until("acknowledged", 1)
             trusted.write_text("this is no certificate")
             await asyncio.sleep(1.1)  # the files are looked at once a second
-            queue.put([queue.turn(2)])
+            await queue.put([queue.turn(2)])
             await queue.until("acknowledged", 2)
             assert delivery.counters.credential_failures >= 1
 
 
-async def test_the_bearer_token_is_sent_and_taken_up_when_it_changes(tmp_path: Path) -> None:
+async def test_the_bearer_token_is_sent_and_taken_up_when_it_changes(
+    queue: KeptQueue, tmp_path: Path
+) -> None:
     """The token comes from a file, white space trimmed; a new one is used without a restart."""
-    queue = MemoryQueue()
     token = tmp_path / "token"
     token.write_text("first-token-123\n")
 
@@ -199,7 +200,7 @@ async def test_the_bearer_token_is_sent_and_taken_up_when_it_changes(tmp_path: P
     async with peer(strict) as ingest:
         settings = quick(endpoints=(EndpointSettings(url=ingest.url, token_file=token),))
         async with delivering(queue, settings) as delivery:
-            queue.put([queue.turn(1)])
+            await queue.put([queue.turn(1)])
             await eventually(lambda: delivery.counters.attempts[Reason.UNAUTHORIZED] >= 1)
             token.write_text("second-token")
             await queue.until("acknowledged", 1)
@@ -207,9 +208,10 @@ async def test_the_bearer_token_is_sent_and_taken_up_when_it_changes(tmp_path: P
     assert sent == {"Bearer first-token-123", "Bearer second-token"}
 
 
-async def test_a_token_that_cannot_be_read_holds_the_endpoint_and_never_shows(tmp_path: Path) -> None:
+async def test_a_token_that_cannot_be_read_holds_the_endpoint_and_never_shows(
+    queue: KeptQueue, tmp_path: Path
+) -> None:
     """No token file: nothing is sent at all, somebody is told; once it is there, turns flow."""
-    queue = MemoryQueue()
     token = tmp_path / "token"
 
     async def echo(request: Request, talk: Talk) -> None:
@@ -218,7 +220,7 @@ async def test_a_token_that_cannot_be_read_holds_the_endpoint_and_never_shows(tm
     async with peer(echo) as ingest:
         settings = quick(endpoints=(EndpointSettings(url=ingest.url, token_file=token),))
         async with delivering(queue, settings) as delivery:
-            queue.put([queue.turn(1)])
+            await queue.put([queue.turn(1)])
             await eventually(lambda: delivery.counters.attempts[Reason.CREDENTIALS_UNREADABLE] >= 1)
             assert ingest.requests == []
             token.write_text("hunter2!hunter2!")
