@@ -112,7 +112,8 @@ async def _families() -> list[Metric]:
     registry.register(SpoolMetrics(spool))
     registry.register(DeliveryMetrics(delivery))
     checkpointer = Checkpointer(checkpoints=spool, sink=spool, name=str, clock=lambda: Instant(0, 0))
-    registry.register(OpenMetrics(Budget(), Shelf(None), Assembler(), checkpointer))
+    parts = (Budget(), Shelf(None), Assembler(), checkpointer)
+    registry.register(OpenMetrics(*parts, waiting_bytes=int))
     families = [*registry.collect(), *Tally().registry.collect()]
     await spool.close(1.0)
     return families

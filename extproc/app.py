@@ -137,7 +137,13 @@ class Worker:
             checkpoints=self._spool, sink=self._spool, name=self._pipeline.name, clock=_now
         )
         budget = Budget(settings.budget)
-        self._open = OpenMetrics(budget, self._shelf, self._assembler, self._checkpointer)
+        self._open = OpenMetrics(
+            budget,
+            self._shelf,
+            self._assembler,
+            self._checkpointer,
+            waiting_bytes=lambda: self._pipeline.waiting_bytes,
+        )
         self._metrics.registry.register(self._open)
         policy = Policy(errors=settings.capture_errors, quarantine_raw=settings.quarantine_raw)
         recorder = Recorder(
@@ -222,7 +228,6 @@ class Worker:
     def _discard(self) -> None:
         """With this process goes what it kept in memory alone; no disk has its last ledger."""
         lost = self._ledger.discard()
-        self._metrics.discarded(lost)
         _log.log(
             logging.ERROR if lost else logging.INFO,
             "the worker ends, and with it what was in memory alone",

@@ -23,7 +23,12 @@ from prometheus_client.samples import Sample
 
 from capture.outcomes import Outcome, State
 
-LEDGER: Final = frozenset({"steno_exchanges_observed", "steno_exchanges", "steno_ledger_imbalance"})
+LEDGER: Final = frozenset(
+    (
+        *("steno_exchanges_observed", "steno_exchanges"),
+        *("steno_exchange_outcomes", "steno_ledger_imbalance"),
+    )
+)
 WORST: Final = frozenset(
     (
         *("steno_loop_lag_worst_seconds", "steno_spool_disk_trouble", "steno_delivery_endpoint"),
@@ -32,7 +37,6 @@ WORST: Final = frozenset(
 )
 
 _HELD: Final = frozenset({State.OPEN.value, State.SPOOLED.value})
-_COUNTED: Final = frozenset({"steno_exchanges", "steno_exchanges_ended_total"})
 
 Process: TypeAlias = tuple[int, int]
 """A worker's index, and the number of its life."""
@@ -155,13 +159,13 @@ def _bury(families: _Families) -> int:
     lost = sum(terms.values[key] for key in gone)
     terms.values |= dict.fromkeys(gone, 0.0)
     _count(terms, lost, state=State.LOST.value)
-    _count(families["steno_exchanges_ended"], lost, provider="other", outcome=Outcome.CRASH.value)
+    _count(families["steno_exchange_outcomes"], lost, outcome=Outcome.CRASH.value)
     return int(lost)
 
 
 def _count(family: _Family, n: float, **labels: str) -> None:
     """Add to the one row with these labels: every row exists from the start."""
-    (key,) = [key for key in family.values if labels.items() <= dict(key[1]).items() and key[0] in _COUNTED]
+    (key,) = [key for key in family.values if labels.items() <= dict(key[1]).items()]
     family.values[key] += n
 
 

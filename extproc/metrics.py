@@ -75,16 +75,12 @@ class WorkerMetrics:
         """An exchange ended without one."""
         self._count(_provider(captured), outcome)
 
-    def discarded(self, turns: int) -> None:
-        """The worker stops, and these were in its memory alone: nobody looks any more whose they were."""
-        self._count("other", Outcome.VOLUME_DISCARDED, turns)
-
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
 
-    def _count(self, provider: str, outcome: Outcome, exchanges: int = 1) -> None:
-        self._ended.labels(provider, outcome.value, outcome.state.value, outcome.owner.value).inc(exchanges)
+    def _count(self, provider: str, outcome: Outcome) -> None:
+        self._ended.labels(provider, outcome.value, outcome.state.value, outcome.owner.value).inc()
 
     def _make_every_row(self) -> None:
         for provider in (*sorted(_PROVIDERS), "other"):
@@ -105,7 +101,7 @@ class _Balance:
         self._ledger = ledger
 
     def collect(self) -> Iterable[Metric]:
-        """The balance: observed, its terms, and their difference (0, or a bug)."""
+        """The balance: observed, its terms by state and by outcome, and their difference (0, or a bug)."""
         ledger = self._ledger
         yield CounterMetricFamily(
             "steno_exchanges_observed", "Exchanges seen by this sidecar.", value=ledger.observed
@@ -118,6 +114,14 @@ class _Balance:
         for state in State:
             terms.add_metric([state.value], ledger.total(state))
         yield terms
+        outcomes = GaugeMetricFamily(
+            "steno_exchange_outcomes",
+            "What the terms of the balance are made of, by outcome: also of earlier processes.",
+            labels=("outcome", "state"),
+        )
+        for outcome in Outcome:
+            outcomes.add_metric([outcome.value, outcome.state.value], ledger.ended[outcome])
+        yield outcomes
         yield GaugeMetricFamily(
             "steno_ledger_imbalance",
             "Observed minus accounted for. Anything but 0 is a bug.",

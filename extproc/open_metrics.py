@@ -3,7 +3,7 @@
 Tenants are no label here (their number has no bound); ``/state`` shows those that hold most.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Final
 
@@ -21,12 +21,20 @@ class OpenMetrics:
     """The budget, the shelf, the assembler and the checkpoints of one worker."""
 
     def __init__(
-        self, budget: Budget, shelf: Shelf, assembler: Assembler, checkpointer: Checkpointer
+        self,
+        budget: Budget,
+        shelf: Shelf,
+        assembler: Assembler,
+        checkpointer: Checkpointer,
+        *,
+        waiting_bytes: Callable[[], int],
     ) -> None:
+        """``waiting_bytes`` says what ended turns hold that wait for the pipeline."""
         self._budget = budget
         self._shelf = shelf
         self._assembler = assembler
         self._checkpointer = checkpointer
+        self._waiting_bytes = waiting_bytes
 
     def collect(self) -> Iterable[Metric]:
         """The families."""
@@ -41,6 +49,11 @@ class OpenMetrics:
             ),
             ("held_exchanges_limit", "How many there may be (open_exchanges).", limits.max_exchanges),
             ("held_tenants", "Tenants that have some.", len(self._budget.tenants)),
+            (
+                "waiting_bytes",
+                "Bytes of ended turns that wait to be made (queue_bytes).",
+                self._waiting_bytes(),
+            ),
             ("shelf_bytes", "Disk that the requests of open exchanges take.", self._shelf.used_bytes),
             (
                 "assembler_running",

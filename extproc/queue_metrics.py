@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from ingest_client.delivery.delivery import Delivery
 from ingest_client.delivery.endpoints import EndpointStatus
+from ingest_client.delivery.snapshot import DeliverySnapshot
 from ingest_client.spool.spool import Spool
 
 COUNTED: Final = {
@@ -69,7 +70,7 @@ class DeliveryMetrics:
 
     def collect(self) -> Iterable[Metric]:
         """Delivery's families."""
-        counters = self._delivery.counters
+        counters, now = self._delivery.counters, self._delivery.snapshot()
         for name, text in COUNTED.items():
             yield CounterMetricFamily(f"steno_delivery_{name}", text, value=getattr(counters, name))
         attempts = CounterMetricFamily(
@@ -78,13 +79,45 @@ class DeliveryMetrics:
         for reason, count in counters.attempts.items():
             attempts.add_metric([reason.value], count)
         yield attempts
-        yield self._endpoints()
+        for name, text, value in (
+            ("held_turns", "Turns claimed from the spool and not settled.", now.held_turns),
+            ("held_bytes", "Bytes of those.", now.held_bytes),
+            ("ready_turns", "Turns of those that wait for an endpoint.", now.ready_turns),
+            ("ready_bytes", "Bytes of those that wait.", now.ready_bytes),
+        ):
+            yield GaugeMetricFamily(f"steno_delivery_{name}", text, value=value)
+        yield from _endpoints(now)
 
-    def _endpoints(self) -> Metric:
-        statuses = GaugeMetricFamily(
-            "steno_delivery_endpoint", "1 for the status each endpoint has now.", labels=("url", "status")
-        )
-        for endpoint in self._delivery.snapshot().endpoints:
-            for status in EndpointStatus:
-                statuses.add_metric([endpoint.url, status.value], float(endpoint.status == status.value))
-        return statuses
+
+def _endpoints(now: DeliverySnapshot) -> Iterable[Metric]:
+    """How each endpoint is, and what it has and had to do."""
+    statuses = GaugeMetricFamily(
+        "steno_delivery_endpoint", "1 for the status each endpoint has now.", labels=("url", "status")
+    )
+    in_flight = GaugeMetricFamily(
+        "steno_delivery_endpoint_in_flight", "What is on its way to each endpoint.", labels=("url", "unit")
+    )
+    paused = GaugeMetricFamily(
+        "steno_delivery_endpoint_paused_tenants",
+        "Tenants that each endpoint takes nothing of now.",
+        labels=("url",),
+    )
+    accepted = CounterMetricFamily(
+        "steno_delivery_endpoint_accepted", "Turns that each endpoint accepted.", labels=("url",)
+    )
+    failed = CounterMetricFamily(
+        "steno_delivery_endpoint_failed", "Requests that each endpoint was at fault for.", labels=("url",)
+    )
+    for endpoint in now.endpoints:
+        for status in EndpointStatus:
+            statuses.add_metric([endpoint.url, status.value], float(endpoint.status == status.value))
+        for unit, count in (
+            ("requests", endpoint.requests_in_flight),
+            ("turns", endpoint.turns_in_flight),
+            ("bytes", endpoint.bytes_in_flight),
+        ):
+            in_flight.add_metric([endpoint.url, unit], count)
+        paused.add_metric([endpoint.url], endpoint.paused_tenants)
+        accepted.add_metric([endpoint.url], endpoint.accepted)
+        failed.add_metric([endpoint.url], endpoint.failed)
+    yield from (statuses, in_flight, paused, accepted, failed)

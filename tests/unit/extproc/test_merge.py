@@ -130,9 +130,10 @@ def test_a_killed_process_takes_what_it_had_in_memory_alone_with_it(
     assert _value(page, "steno_exchanges", state=State.OPEN) == later
     assert _value(page, "steno_exchanges", state=State.SPOOLED) == 0
     assert _value(page, "steno_exchanges", state=State.LOST) == gone
-    assert _value(page, "steno_exchanges_ended_total", worker="0", outcome=Outcome.CRASH) == gone
+    assert _value(page, "steno_exchange_outcomes", outcome=Outcome.CRASH) == gone
     if not durable:
         assert _value(page, "steno_exchanges", state=State.DELIVERED) == delivered
+        assert _value(page, "steno_exchange_outcomes") == excluded + gone
         assert _value(page, "steno_exchanges_observed_total") == dead.observed + later
 
 
@@ -144,7 +145,8 @@ def test_of_a_process_that_stopped_in_good_order_nothing_is_lost() -> None:
     assert merged.ended(OLD, _page_of(ledger)) == 0
     page = merged.render({}).decode()
     assert _value(page, "steno_exchanges", state=State.LOST) == 1
-    assert _value(page, "steno_exchanges_ended_total", outcome=Outcome.CRASH) == 0
+    assert _value(page, "steno_exchange_outcomes", outcome=Outcome.CRASH) == 0
+    assert _value(page, "steno_exchange_outcomes", outcome=Outcome.VOLUME_DISCARDED) == 1
 
 
 def _page_of(ledger: Ledger) -> str:

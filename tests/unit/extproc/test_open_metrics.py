@@ -18,7 +18,7 @@ def _metrics(budget: Budget) -> tuple[OpenMetrics, CollectorRegistry]:
     sink = CountingSink(Ledger())
     checkpointer = Checkpointer(checkpoints=sink, sink=sink, name=str, clock=lambda: Instant(0, 0))
     checkpointer.counters.written = 3
-    metrics = OpenMetrics(budget, Shelf(None), Assembler(), checkpointer)
+    metrics = OpenMetrics(budget, Shelf(None), Assembler(), checkpointer, waiting_bytes=lambda: 7)
     registry = CollectorRegistry()
     registry.register(metrics)
     return metrics, registry
@@ -34,6 +34,7 @@ def test_what_is_held_and_shed_is_shown_with_every_row_from_the_start() -> None:
     assert not account.draw(200_000, ShedPart.REQUEST)
     assert registry.get_sample_value("steno_held_bytes") == account.held_bytes
     assert registry.get_sample_value("steno_held_exchanges") == 1
+    assert registry.get_sample_value("steno_waiting_bytes") == 7
     assert registry.get_sample_value("steno_shed_total", {"part": "request", "scope": "process"}) == 1
     assert registry.get_sample_value("steno_exchange_checkpoints_total", {"result": "written"}) == 3
     assert registry.get_sample_value("steno_assembler_events_total", {"result": "deaths"}) == 0

@@ -33,5 +33,9 @@ async def test_a_turn_that_waits_is_seen_and_so_is_its_endpoint(tmp_path: Path) 
         "steno_spool_disk_trouble 0.0",
         'steno_delivery_endpoint{status="gone",url="http://127.0.0.1:9"} 0.0',
         "steno_delivery_accepted_total 0.0",
+        "steno_delivery_held_turns 0.0",
+        'steno_delivery_endpoint_in_flight{unit="turns",url="http://127.0.0.1:9"} 0.0',
+        'steno_delivery_endpoint_accepted_total{url="http://127.0.0.1:9"} 0.0',
+        'steno_delivery_endpoint_paused_tenants{url="http://127.0.0.1:9"} 0.0',
     ):
         assert line in page

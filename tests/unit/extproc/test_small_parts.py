@@ -60,7 +60,11 @@ def test_every_metric_row_exists_from_the_start_and_the_balance_is_shown() -> No
     ]
     ended = {each.labels["outcome"] for each in samples if each.name == "steno_exchanges_ended_total"}
     states = {each.labels["state"]: each.value for each in samples if each.name == "steno_exchanges"}
+    outcomes = {
+        each.labels["outcome"]: each.value for each in samples if each.name == "steno_exchange_outcomes"
+    }
     assert ended == set(Outcome)
+    assert outcomes == {outcome.value: float(outcome is Outcome.POLICY) for outcome in Outcome}
     assert states == {state.value: float(state is State.EXCLUDED) for state in State}
     assert [each.value for each in samples if each.name == "steno_ledger_imbalance"] == [0]
 
