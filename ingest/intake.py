@@ -37,6 +37,9 @@ RAW_RESPONSE_CAP: Final = 8_388_608
 """Most bytes of a raw response that are kept (``contracts/wire.md`` §7)."""
 _TROUBLE_S: Final = 10.0
 """How long a failed write counts as trouble: without an end nobody would send the one that works again."""
+_OTHER_KEY: Final = (
+    "send it under another key: that one is an earlier turn's for good; this turn was kept as rejected"
+)
 _CODED: Final = b"raw_response_encoding"
 _LONG_S: Final = "\u017f".encode()
 _LETTER: Final = re.compile(rb"\\u00[4-7]|\\u017f")
@@ -46,14 +49,15 @@ _LETTER: Final = re.compile(rb"\\u00[4-7]|\\u017f")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What the producer is told. ``error`` is empty for 202; ``id`` is the stored turn's,
-    ``request_id`` the producer's own, each if there is one. ``overrun`` is why it is a 429,
-    and ``tenant`` whose.
+    ``request_id`` the producer's own, each if there is one. ``action``: what to do, where it is not what
+    the status asks for. ``overrun`` is why it is a 429, and ``tenant`` whose.
     """
 
     status: int
     outcome: WriteStatus
     provider: str = ""
     error: str = ""
+    action: str = ""
     id: str = ""
     request_id: str = ""
     duplicate: bool = False
@@ -102,10 +106,11 @@ def stamp() -> Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A turn to store, and where the times of a raw-only turn came from."""
+    """A turn to store, where the times of a raw-only turn came from, and what of it says no time."""
 
     turn: NewTurn
     stamps: tuple[tuple[str, str], ...] = ()
+    unusable: tuple[str, ...] = ()
 
 
 def prepare(
@@ -116,26 +121,33 @@ def prepare(
         envelope = decode(posted.body)
     except EnvelopeError as error:
         return _no_envelope(str(error))
+    key = posted.key or envelope.facts.request_id or ""
     try:
         tenant = writer.tenant(envelope.facts.tenant or "")
     except TenantNameError as error:
-        return _no_envelope(f"meta.tenant: {error}", envelope.provider)
+        return _no_envelope(f"meta.tenant: {error}", envelope.provider, key)
     except AccessError as error:
         return Answer(
-            status=403, outcome=WriteStatus.REJECT_ACCESS, provider=envelope.provider, error=str(error)
+            status=403,
+            outcome=WriteStatus.REJECT_ACCESS,
+            provider=envelope.provider,
+            error=str(error),
+            request_id=key,
         )
     if overrun := allow(tenant, len(posted.body)):
-        return _over(overrun, tenant, envelope.provider, posted.key or envelope.facts.request_id or "")
+        return _over(overrun, tenant, envelope.provider, key)
     reduction = with_reduction(envelope, datetime.fromtimestamp(at.now_us / 1e6, UTC))
-    return Prepared(_turn(reduction.envelope, posted, tenant, project, at), reduction.stamps)
+    turn = _turn(reduction.envelope, posted, tenant, project, at)
+    return Prepared(turn, reduction.stamps, reduction.unusable)
 
 
-def _no_envelope(error: str, provider: str = "") -> Answer:
+def _no_envelope(error: str, provider: str = "", request_id: str = "") -> Answer:
     return Answer(
         status=400,
         outcome=WriteStatus.REJECT_ENVELOPE,
         provider=provider,
         error=f"invalid envelope: {error}",
+        request_id=request_id,
     )
 
 
@@ -224,6 +236,7 @@ def settle(turn: NewTurn, put: Put) -> Answer:
             outcome=WriteStatus.REJECT_PARSE if known else WriteStatus.UNKNOWN_PROVIDER,
             provider=turn.provider,
             error=f"unprocessable turn: {turn.reason or CONFLICT}",
+            action=_OTHER_KEY if put.fate is Fate.CONFLICT else "",
             id=put.id,
             request_id=turn.key,
         )
@@ -264,6 +277,16 @@ def _downstream(error: StoreError, turn: NewTurn) -> Answer:
     )
 
 
+def _internal(turn: NewTurn | None = None) -> Answer:
+    return Answer(
+        status=500,
+        outcome=WriteStatus.INTERNAL_ERROR,
+        provider=turn.provider if turn else "",
+        request_id=turn.key if turn else "",
+        error="internal error; nothing was stored, and the log of the service says why",
+    )
+
+
 class Intake:
     """Takes posted turns into the store and counts what became of each."""
 
@@ -287,12 +310,20 @@ class Intake:
 
         def work() -> list[Prepared | Answer]:
             allow = self._throttle.allow
-            return [prepare(post, writer, self._project, stamp(), allow=allow) for post in posts]
+            return [self._prepare(post, writer, allow) for post in posts]
 
         sizes = [len(post.body) for post in posts]
         unfolds = any(_may_unfold(post.body) for post in posts)
         prepared = await (asyncio.to_thread(work) if unfolds else beside(work, sum(sizes)))
         return await self._keep(prepared, sizes)
+
+    def _prepare(self, post: Posted, writer: Principal, allow: Allow) -> Prepared | Answer:
+        """One turn; whatever it provokes, the others of its batch go on."""
+        try:
+            return prepare(post, writer, self._project, stamp(), allow=allow)
+        except Exception:  # noqa: BLE001 -- a bug that one turn meets is told for it alone
+            _log.exception("a turn could not be taken, and nothing of it is stored")
+            return _internal()
 
     async def take_transcript(self, transcript: Transcript, size: int, writer: Principal) -> Answer:
         """Store a transcript."""
@@ -312,6 +343,8 @@ class Intake:
             if isinstance(item, Prepared):
                 for field, source in item.stamps:
                     self._metrics.stamps.labels(provider_label(answer.provider), field, source).inc()
+                for name in item.unusable:
+                    _log.warning("meta.%s of turn %s is no time that can be used", name, item.turn.id)
         return answers
 
     async def _put(self, turns: Sequence[NewTurn]) -> list[Answer]:
@@ -325,6 +358,9 @@ class Intake:
             if not isinstance(error, BusyError | UnavailableError):  # the writer's log tells of these
                 _log.warning("%d turns could not be stored: %a", len(turns), str(error))
             return [_downstream(error, turn) for turn in turns]
+        except Exception:  # noqa: BLE001 -- a bug is told for each turn, and counted
+            _log.exception("%d turns could not be stored", len(turns))
+            return [_internal(turn) for turn in turns]
         self._failed_at_s = None
         self._stored()
         took = time.perf_counter() - began

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.judgement import PROVIDERS
 from ingest.limits import Excess
+from ingest.rawonly import STAMPS
 
 _SIZES: Final = tuple(256.0 * 2.6085**step for step in range(14))
 
@@ -116,6 +117,8 @@ class Metrics:
                 self.writes.labels(provider, status)
             self.dag_write.labels(provider)
             self.body_bytes.labels(provider)
+            for field, source in STAMPS:
+                self.stamps.labels(provider, field, source)
         for kind in ChannelFailure:
             self.channel_failures.labels(kind)
         for excess in Excess:

@@ -42,6 +42,7 @@ _REASONS: Final = {
     413: "The body is too large.",
     422: "The turn cannot be processed; it was kept as rejected.",
     429: "The tenant is over a limit; Retry-After says when to come again.",
+    500: "A turn met a bug here; nothing was stored.",
     502: "Too much is waiting; send it again later.",
     503: "The store is away; send it again later.",
 }

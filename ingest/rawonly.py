@@ -5,7 +5,7 @@ A turn is raw-only when it brings bytes and its reduced response says nothing
 """
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from capture.requests.catalog import dialect_of
 from capture.turn import Ending, Turn
 from capture.wire_response import reduced_response
 from ingest.envelope import Envelope, MetaFacts, Reduced, read_reduced
+from ingest.times import TimeError, moment_of, rfc3339
 
 _MAX_ELAPSED_S: Final = 604_800
 _NS: Final = 1_000_000_000
@@ -26,10 +27,24 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class Reduction(Struct, frozen=True):
-    """The envelope with its reduction, and ``(field, source)`` of the times put in."""
+    """The envelope with its reduction, and ``(field, source)`` of the times put in.
+
+    ``unusable``: the members of ``meta`` that were to say a time and do not; they are logged, and no more.
+    """
 
     envelope: Envelope
     stamps: tuple[tuple[str, str], ...] = ()
+    unusable: tuple[str, ...] = ()
+
+
+STAMPS: Final = (
+    ("created_at", "captured_at"),
+    ("created_at", "ts_request"),
+    ("created_at", "fallback"),
+    ("duration", "elapsed_seconds"),
+    ("duration", "fallback"),
+)
+"""Every ``(field, source)`` there is."""
 
 
 def is_raw_only(envelope: Envelope) -> bool:
@@ -53,21 +68,17 @@ def with_reduction(envelope: Envelope, now: datetime) -> Reduction:
     turn = _reduce(envelope)
     if turn is None:
         return Reduction(envelope)
-    facts = envelope.facts
-    created_at, source = _created_at(facts)
-    response = reduced_response(turn, reduced_at=rfc3339(created_at or now))
-    if created_at is not None:
-        response["created_at"] = rfc3339(created_at)
-    stamps = [("created_at", source)]
-    elapsed = _elapsed(facts)
-    if elapsed is not None:
+    times = _times(envelope.facts)
+    response = reduced_response(turn, reduced_at=rfc3339(times.created_at or now))
+    if times.created_at is not None:
+        response["created_at"] = rfc3339(times.created_at)
+    if times.elapsed_s is not None:
         usage = response.setdefault("usage", {})
         if isinstance(usage, dict):
-            usage["total_duration_ns"] = int(elapsed * _NS)
-        stamps.append(("duration", "elapsed_seconds"))
+            usage["total_duration_ns"] = int(times.elapsed_s * _NS)
     text = _ENCODER.encode(response)
     reduced = structs.replace(envelope, response=text, reduced=read_reduced(text))
-    return Reduction(reduced, tuple(stamps))
+    return Reduction(reduced, times.stamps, times.unusable)
 
 
 def _reduce(envelope: Envelope) -> Turn | None:
@@ -89,34 +100,39 @@ def _reduce(envelope: Envelope) -> Turn | None:
     return turn if isinstance(turn, Turn) else None
 
 
+class _Times(Struct, frozen=True):
+    """What ``meta`` says of when the turn was made; None is nothing usable."""
+
+    created_at: datetime | None
+    elapsed_s: float | None
+    source: str
+    unusable: tuple[str, ...]
+
+    @property
+    def stamps(self) -> tuple[tuple[str, str], ...]:
+        duration = "fallback" if self.elapsed_s is None else "elapsed_seconds"
+        return (("created_at", self.source), ("duration", duration))
+
+
+def _times(facts: MetaFacts) -> _Times:
+    """When the turn was made, and who says so."""
+    elapsed_s = _elapsed(facts)
+    unusable = ["elapsed_seconds"] if elapsed_s is None and facts.elapsed_seconds is not None else []
+    after_s = {"captured_at": 0.0, "ts_request": elapsed_s or 0.0}
+    for source, said in (("captured_at", facts.captured_at), ("ts_request", facts.ts_request)):
+        if not said:
+            continue
+        try:
+            created_at = moment_of(said) + timedelta(seconds=after_s[source])
+        except (TimeError, OverflowError):
+            unusable.append(source)
+        else:
+            return _Times(created_at, elapsed_s, source, tuple(unusable))
+    return _Times(None, elapsed_s, "fallback", tuple(unusable))
+
+
 def _elapsed(facts: MetaFacts) -> float | None:
     """The elapsed time in seconds, when it can be true."""
     elapsed = facts.elapsed_seconds
     usable = elapsed is not None and math.isfinite(elapsed) and 0 < elapsed <= _MAX_ELAPSED_S
     return elapsed if usable else None
-
-
-def _created_at(facts: MetaFacts) -> tuple[datetime | None, str]:
-    """When the turn was made, and who says so."""
-    captured = _time(facts.captured_at)
-    if captured is not None:
-        return captured, "captured_at"
-    began = _time(facts.ts_request)
-    if began is not None:
-        return began + timedelta(seconds=_elapsed(facts) or 0), "ts_request"
-    return None, "fallback"
-
-
-def _time(text: str | None) -> datetime | None:
-    """An RFC 3339 time, or None for what is none."""
-    try:
-        moment = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return moment if moment is not None and moment.tzinfo is not None else None
-
-
-def rfc3339(moment: datetime) -> str:
-    """The time in UTC, without trailing zeros."""
-    text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
-    return f"{text}Z"

@@ -20,6 +20,7 @@ ACTIONS: Final = {
     413: "make the body smaller; it will be refused again",
     422: "correct the turn and send it again, under the same id if you like; this one was kept as rejected",
     429: "wait as long as Retry-After says, then send it again",
+    500: "send it again after a while; if it is refused again, the log of the service says why",
     502: "send it again after a while",
     503: "send it again after a while",
 }

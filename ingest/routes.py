@@ -66,7 +66,7 @@ ROUTES: Final = (
         takes=TurnPayload,
         gives=Accepted,
         status=202,
-        refusals=(400, 401, 403, 408, 413, 422, 429, 502, 503),
+        refusals=(400, 401, 403, 408, 413, 422, 429, 500, 502, 503),
     ),
     Row(
         method="POST",
@@ -88,7 +88,7 @@ ROUTES: Final = (
         query=("tenant",),
         gives=TranscriptAnswer,
         status=202,
-        refusals=(400, 401, 403, 408, 413, 429, 502, 503),
+        refusals=(400, 401, 403, 408, 413, 429, 500, 502, 503),
     ),
     Row(
         method="GET",

@@ -117,7 +117,7 @@ def _answered(answer: Answer) -> Response:
     """The contract's answer; what it has no member for goes into headers."""
     headers = {"steno-turn-id": answer.id} if answer.id else {}
     if answer.status != _ACCEPTED:
-        return refuse(answer.status, answer.error, headers | _later(answer))
+        return refuse(answer.status, answer.error, headers | _later(answer), answer.action)
     if answer.duplicate:
         headers["steno-duplicate"] = "true"
     if answer.reused:

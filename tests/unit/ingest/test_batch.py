@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from ingest.store.connection import UnavailableError
 from tests.unit.ingest.running import JSON, Client, service, turn
+from tests.unit.ingest.test_access import bearer, key, keys_file
 
 
 @pytest_asyncio.fixture
@@ -38,6 +39,15 @@ async def test_each_turn_has_its_own_result(client: Client) -> None:
     ]
     assert value["results"][0]["error"] == ""
     assert value["results"][2]["error"].startswith("invalid envelope")
+
+
+async def test_a_refused_turn_is_named_as_long_as_its_envelope_can_be_read(tmp_path: Path) -> None:
+    keys = keys_file(tmp_path, key("t", ["a"], "write"))
+    async with service(tmp_path, keys_file=keys) as client:
+        turns = [turn(meta={"request_id": name, "tenant": name}) for name in ("other", "no/name")]
+        answer = await client.post("/v1/ingest/batch", json={"turns": turns}, headers=bearer("t"))
+    results = answer.json()["results"]
+    assert [(result["id"], result["status"]) for result in results] == [("other", 403), ("no/name", 400)]
 
 
 async def test_a_turn_of_a_batch_and_the_same_turn_alone_are_duplicates(client: Client) -> None:

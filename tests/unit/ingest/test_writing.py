@@ -61,6 +61,7 @@ async def test_a_key_in_the_header_is_one_turn_only(client: Client) -> None:
     other = await client.turn(turn("two"), idempotency_key="k")
     assert (first.status_code, other.status_code) == (202, 422)
     assert "used before with another body" in other.json()["error"]
+    assert other.json()["action"].startswith("send it under another key"), "this one is refused for ever"
     assert await client.rows("SELECT state FROM turns ORDER BY seq") == [("accepted",), ("rejected",)]
     assert (await client.turn(turn("one"), idempotency_key="k")).headers["steno-duplicate"] == "true"
 
