@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ingest.access import is_tenant
+from ingest.store.keys import HASH_BYTES, placed
 from ingest.store.portable import Carried
 from ingest.store.rows import Body, Source, State, TurnRow
 from ingest.views import shown
@@ -27,7 +28,7 @@ _PARTS: Final = ("request", "response", "meta", "session")
 _ROOM: Final = 100
 """Levels that a line leaves to its reader, who may stand deeper than its writer did."""
 _ABSENT: Final = Raw(b"null")
-_HASH: Final = 16
+_DIGEST: Final = 16
 _INT64: Final = 1 << 63
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
 _YEAR_10000_US: Final = 253_402_300_800_000_000
@@ -123,7 +124,7 @@ def decode(line: bytes) -> Carried:
     return Carried(
         turn=read.turn,
         digest=read.digest,
-        key_hash=read.key_hash,
+        key_hash=None if read.key_hash is None else placed(read.key_hash, read.turn.request_id),
         strict=read.strict,
         body=Body(**parts, raw_response=read.raw_response, raw_response_encoding=read.raw_response_encoding),
     )
@@ -144,8 +145,8 @@ def _problem(read: Line) -> str:
         "turn.tenant is no tenant": not is_tenant(turn.tenant),
         "turn.source is unknown": turn.source not in set(Source),
         "turn.state is unknown": turn.state not in set(State),
-        "digest is no digest": len(read.digest) != _HASH,
-        "key_hash is no hash": read.key_hash is not None and len(read.key_hash) != _HASH,
+        "digest is no digest": len(read.digest) != _DIGEST,
+        "key_hash is no hash": read.key_hash is not None and len(read.key_hash) != HASH_BYTES,
         "a number is out of range": any(not 0 <= getattr(turn, name) < _INT64 for name in _NUMBERS),
         "received_at_us is beyond the year 9999": turn.received_at_us >= _YEAR_10000_US,
         "a flag is neither 0 nor 1": any(getattr(turn, name) not in (0, 1) for name in _FLAGS),

@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from ingest.store import tables
 from ingest.store.connection import Connection, Row, Value
+from ingest.store.keys import key_hash
 from ingest.store.packing import unpack
 from ingest.store.rows import COUNTS, MOST, NodeDetail, RunRow, SessionRow, State, StepRow, TurnRow, UsageRow
-from ingest.store.turns import NAME_LIMIT, clean, key_hash
+from ingest.store.turns import NAME_LIMIT, clean
 
 _TURN: Final = tables.columns(TurnRow, "t.")
 _STEP: Final = tables.columns(StepRow, "s.")

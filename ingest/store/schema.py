@@ -3,20 +3,22 @@
 ``docs/ingest.md`` explains the tables. A step is never edited once released: the next
 change is a new step. ``{int}``, ``{blob}`` and ``{strict}`` stand for each engine's
 spelling (BIGINT/BYTEA in PostgreSQL; INTEGER/BLOB and STRICT tables in SQLite); a statement
-that begins with ``{postgresql}`` is for that engine alone.
+that begins with ``{postgresql}`` or ``{sqlite}`` is for that engine alone.
 
 Invariants
 * ``turns`` and ``bodies`` are the truth; every other table but ``audit`` can be
   made again from them.
 * A row of ``pending`` exists from the commit of a turn until the commit of what was
   derived from it.
-* ``key_hash`` covers tenant and idempotency key; ``variant`` is empty for a strict key,
-  the body's digest without one, and ``r`` and the digest for a rejected turn. The pair is
-  unique: the guard behind the look-up that finds duplicates, for several writers on
+* ``key_hash`` covers tenant and idempotency key (:mod:`ingest.store.keys`); ``variant`` is empty
+  for a strict key, the body's digest without one, and ``r`` and the digest for a rejected turn. The
+  pair is unique: the guard behind the look-up that finds duplicates, for several writers on
   PostgreSQL. A rejected turn can never take an accepted one's place.
 """
 
 from typing import Final
+
+from ingest.store.keys import PATTERN
 
 STEP_1: Final = """
 CREATE TABLE turns (
@@ -230,6 +232,20 @@ CREATE INDEX node_sessions_hash ON node_sessions (tenant, hash, session_id);
 """What a deletion looks up of a session: small, because few rows are in them. And who else holds a node:
 with the session in it, because without statistics SQLite takes the index that has all it asks for."""
 
+STEP_4: Final = f"""
+DROP INDEX turns_key;
+{{postgresql}} UPDATE turns SET key_hash =
+    decode(substr(request_id, 1, 8) || substr(request_id, 10, 4), 'hex') || substr(key_hash, 1, 10)
+  WHERE key_hash IS NOT NULL AND request_id ~ '^{PATTERN}$';
+{{sqlite}} UPDATE turns SET key_hash =
+    unhex(substr(request_id, 1, 8) || substr(request_id, 10, 4) || hex(substr(key_hash, 1, 10)))
+  WHERE key_hash IS NOT NULL AND request_id GLOB '{PATTERN}';
+CREATE UNIQUE INDEX turns_key ON turns (key_hash, variant) WHERE key_hash IS NOT NULL;
+"""  # noqa: S608 -- a constant
+"""The hashes of keys that are UUIDv7, put where :func:`ingest.store.keys.placed` puts them. A request
+id of that form is the key itself: one that was cut or repaired on its way into the column is longer, or
+has U+FFFD."""
+
 
 class NewerSchemaError(Exception):
     """The database was written by a newer release: this one must not touch it."""
@@ -238,7 +254,8 @@ class NewerSchemaError(Exception):
 DERIVED: Final = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage", "usage_days")
 """The tables that are made again from the turns."""
 _POSTGRESQL: Final = "{postgresql}"
-STEPS: Final = (STEP_1, STEP_2, STEP_3)
+_SQLITE: Final = "{sqlite}"
+STEPS: Final = (STEP_1, STEP_2, STEP_3, STEP_4)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
 
 
@@ -246,6 +263,5 @@ def statements(step: str, *, integer: str, blob: str, strict: str) -> list[str]:
     """The statements of one step, in one engine's spelling: SQLite's if it has ``strict`` tables."""
     text = step.replace("{int}", integer).replace("{blob}", blob).replace("{strict}", strict)
     found = [statement.strip() for statement in text.split(";") if statement.strip()]
-    if strict:
-        return [statement for statement in found if not statement.startswith(_POSTGRESQL)]
-    return [statement.removeprefix(_POSTGRESQL) for statement in found]
+    own, others = (_SQLITE, _POSTGRESQL) if strict else (_POSTGRESQL, _SQLITE)
+    return [statement.removeprefix(own) for statement in found if not statement.startswith(others)]

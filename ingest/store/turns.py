@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from ingest.store import tables
 from ingest.store.connection import Connection, Purpose, Row, Value
+from ingest.store.keys import key_hash
 from ingest.store.packing import pack, unpack
 from ingest.store.rows import Body, Fate, NewTurn, Put, State, TurnRow
 
@@ -39,12 +40,6 @@ class _Known(Struct, frozen=True):
 def digest_of(body: bytes) -> bytes:
     """What identifies a posted body."""
     return sha256(body).digest()[:16]
-
-
-def key_hash(tenant: str, key: str) -> bytes:
-    """The tenant's idempotency key, in 16 bytes."""
-    text = f"{tenant}\0{key}".encode("utf-8", "surrogatepass")
-    return sha256(text).digest()[:16]
 
 
 def put(connection: Connection, turns: Sequence[NewTurn]) -> list[Put]:

@@ -2,14 +2,19 @@
 
 import threading
 from collections.abc import Sequence
+from hashlib import sha256
 
 import pytest
+from msgspec import structs
 
 from ingest.app import engine_of
+from ingest.ids import uuid7
 from ingest.store import turns
 from ingest.store.connection import Connection, Row
+from ingest.store.keys import key_hash
 from ingest.store.portable import schema_version
 from ingest.store.postgres import PostgresEngine
+from ingest.store.rows import Fate, State
 from ingest.store.schema import STEPS
 from tests.unit.ingest.rows import new_turn
 
@@ -118,6 +123,39 @@ def test_of_several_instances_one_migrates_and_the_others_wait(database_url: str
         thread.join()
     assert not failures
     assert version(database_url) == len(STEPS)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_turn_of_an_earlier_version_is_still_known_by_its_key(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    """Hashes of keys that are UUIDv7 stood anywhere before: a retry must find them in their new place."""
+    new = [
+        new_turn(f"{number}", key=key, strict=strict, tenant=tenant, state=state)
+        for number, key in enumerate((uuid7(1_700_000_000_000, b"0123456789"), uuid7(7, bytes(10)), "k"))
+        for tenant in ("a", "b")
+        for state in State
+    ]
+    use(monkeypatch, STEPS[:3])
+    monkeypatch.setattr(turns, "key_hash", hash_of_version_3)
+    engine_of(database_url).prepare()
+    connection = engine_of(database_url).writer()
+    stored = turns.put(connection, new)
+    connection.close()
+    monkeypatch.undo()
+    engine_of(database_url).prepare()
+    connection = engine_of(database_url).writer()
+    again = turns.put(connection, [structs.replace(one, id=f"again {n}") for n, one in enumerate(new)])
+    connection.close()
+    assert [(put.fate, put.id) for put in again] == [(Fate.DUPLICATE, put.id) for put in stored]
+    found = read(database_url, "SELECT key_hash, tenant, request_id FROM turns")
+    assert len(found) == len(new)
+    assert all(hashed == key_hash(str(tenant), str(key)) for hashed, tenant, key in found)
+
+
+def hash_of_version_3(tenant: str, key: str) -> bytes:
+    """What an idempotency key was known by up to version 3."""
+    return sha256(f"{tenant}\0{key}".encode()).digest()[:16]
 
 
 def test_the_usage_of_days_is_summed_from_that_of_sessions(

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from msgspec import structs
 from ingest import portable
 from ingest.app import engine_of
 from ingest.archive import CONFLICT, ArchiveError, Outcome, bring_in, write_out
+from ingest.ids import uuid7
 from ingest.store import portable as rows_between
 from ingest.store import turns
 from ingest.store.connection import UnavailableError
@@ -159,12 +161,12 @@ def test_a_damaged_line_is_told_by_its_number_and_the_rest_goes_in(database_url:
     assert [number for number, _ in refused] == [2, 5]
 
 
-def made_lines(directory: Path, count: int, **members: Any) -> list[bytes]:
-    """Lines of as many turns, from a store of their own."""
+def made_lines(directory: Path, count: int, key: str = "", **members: Any) -> list[bytes]:
+    """Lines of as many turns, from a store of their own. Each has a key of its own, unless one is given."""
     engine = engine_of(f"sqlite:///{directory / 'made.db'}")
     engine.prepare()
     connection = engine.writer()
-    turns.put(connection, [new_turn(f"made {n}", key=f"key {n}", **members) for n in range(count)])
+    turns.put(connection, [new_turn(f"made {n}", key=key or f"key {n}", **members) for n in range(count)])
     connection.close()
     lines = exported(f"sqlite:///{directory / 'made.db'}")
     (directory / "made.db").unlink()
@@ -176,6 +178,18 @@ def test_the_same_turn_under_another_id_is_there_already(database_url: str, tmp_
     first, second = made_lines(tmp_path, 3), made_lines(tmp_path, 3)
     assert imported(database_url, first)[0] == Outcome(stored=3)
     assert imported(database_url, second) == (Outcome(there=3), [])
+
+
+def test_a_line_of_an_earlier_release_is_known_by_its_key(database_url: str, tmp_path: Path) -> None:
+    """Its hash of a key that is a UUIDv7 is not in the place that it has now."""
+    key = uuid7(1_700_000_000_000, b"0123456789")
+    lines = made_lines(tmp_path, 1, key=key)
+    one = portable.decode(lines[0])
+    old = structs.replace(one, key_hash=sha256(f"default\0{key}".encode()).digest()[:16])
+    assert old.key_hash != one.key_hash == portable.decode(portable.encode(old)).key_hash
+    assert imported(database_url, [portable.encode(old)])[0] == Outcome(stored=1)
+    assert imported(database_url, made_lines(tmp_path, 1, key=key)) == (Outcome(there=1), [])
+    assert exported(database_url) == lines
 
 
 def test_a_strict_key_that_is_taken_is_a_conflict_and_tells_its_line(
