@@ -37,6 +37,6 @@ def day_of(text: str) -> datetime:
 
 
 def rfc3339(moment: datetime) -> str:
-    """The time in UTC, without trailing zeros, its year in four digits: ``strftime`` does not promise them."""
+    """The time in UTC, without trailing zeros, its year in four digits, unlike ``strftime`` has it."""
     text = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
     return text.rstrip("0").rstrip(".") + "Z"

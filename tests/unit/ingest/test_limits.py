@@ -299,9 +299,17 @@ async def test_new_limits_are_in_force_without_a_restart(
     path = rules(tmp_path, {"turns_per_s": 0.001, "burst_turns": 1})
     async with service(tmp_path, limits_file=path) as client:
         assert [(await client.turn(turn())).status_code for _ in range(2)] == [202, 429]
-        path.write_text("nonsense: [")
-        await asyncio.sleep(0.2)
-        assert (await client.turn(turn())).status_code == 429, "the old limits stay"
+        for slip in (
+            "nonsense: [",
+            "- {tenant: 2026-02-30, turns_per_s: 5}",
+            '- {tenant: !!int "zz"}',
+            '- {tenant: !!timestamp "x"}',
+            "- ? [a]\n  : b",
+            "[" * 3000,
+        ):
+            path.write_text(slip)
+            await asyncio.sleep(0.2)
+            assert (await client.turn(turn())).status_code == 429, f"the old limits stay: {slip[:40]}"
         rules(tmp_path)
         await asyncio.sleep(0.2)
         assert (await client.turn(turn())).status_code == 202
