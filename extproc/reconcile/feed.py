@@ -64,12 +64,13 @@ class Feed:
     def kept(self, captured: Captured, record: Record) -> None:
         """A turn (or a quarantined one) is durable."""
         self._observer.kept(captured, record)
-        self._ended(captured, record.quarantine.outcome.value if record.quarantine is not None else "")
+        outcome = record.quarantine.outcome.value if record.quarantine is not None else ""
+        self._ended(captured, outcome, record.turn_id)
 
     def ended(self, captured: Captured, outcome: Outcome) -> None:
         """An exchange ended without one."""
         self._observer.ended(captured, outcome)
-        self._ended(captured, outcome.value)
+        self._ended(captured, outcome.value, "")
 
     def counted(self, missed: Missed) -> None:
         """The ledger has what was missed."""
@@ -85,12 +86,12 @@ class Feed:
                 self._durable = number
                 self._tell(Durable(number), 0)
 
-    def _ended(self, captured: Captured, outcome: str) -> None:
+    def _ended(self, captured: Captured, outcome: str, turn_id: str) -> None:
         number = captured.exchange_number
         if not number:  # it ended before its headers came, and no metadata names it
             number = self.begun(captured.envelope.request_id, captured.started.wall_ns)
         turn = not captured.head.path or classify(captured.head, self._classifier).kind is not Kind.NON_TURN
-        self._tell(Ended(number, outcome, turn, captured.status or 0, captured.response_bytes), 0)
+        self._tell(Ended(number, outcome, turn, captured.status or 0, captured.response_bytes, turn_id), 0)
 
     def _tell(self, line: Line, wall_ns: int) -> None:
         if self._missing:

@@ -71,6 +71,7 @@ class Exchange:
     outcome: str | None = None
     status: int = 0
     response_bytes: int = 0
+    turn_id: str = ""
     due_ns: int = 0
     done: bool = False
 
@@ -173,7 +174,7 @@ class Matcher:
         if exchange is None:
             return
         exchange.outcome, exchange.status = line.outcome, line.status
-        exchange.response_bytes = line.response_bytes
+        exchange.response_bytes, exchange.turn_id = line.response_bytes, line.turn_id
         if line.turn:
             self._take_the_obvious(self._group(exchange.request_id))
             self._wait_for_entry(exchange, now_ns)

@@ -1,13 +1,15 @@
 """The supervisor's side: entries from Envoy and lines from workers into the matcher, verdicts out.
 
-A verdict is counted (``tally``), what is not a plain match is logged with Envoy's own details,
-and what was not seen is told to a worker, whose ledger counts it (``debts``).
+A verdict is counted (``tally``) and shown for a while with Envoy's own details and the turn's id;
+what is not a plain match is logged with them, and what was not seen is told to a worker, whose
+ledger counts it (``debts``).
 """
 
 import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final
@@ -31,6 +33,8 @@ MAX_WAITING: Final = 100_000
 """On each side; about 100 MiB when both are full. A grace of 30 s has room for 3,300 requests a second."""
 LINES_A_TICK: Final = 20
 """So many verdicts are logged in one tick; the others are counted in one line."""
+RECENT: Final = 50
+"""Requests that the state page has with everything that Envoy says of them."""
 _LAST_LINES_S: Final = 3.0
 
 
@@ -55,6 +59,7 @@ class Reconciler:
         )
         self._debts = Debts(data_dir / "access-log-uncounted.json")
         self._tally = Tally()
+        self._recent: deque[EntryResult] = deque(maxlen=RECENT)
         self._lives: dict[int, WorkerLife] = {}
         self._sources = 0
         self._silent = asyncio.Event()
@@ -176,6 +181,9 @@ class Reconciler:
                 self._tally.exchange(result)
                 continue
             self._tally.entry(result)
+            self._recent.appendleft(result)
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("what Envoy says of a turn request", extra=_facts(result))
             self._owe(result)
             if result.verdict not in _PLAIN or result.short:
                 told += 1
@@ -211,6 +219,7 @@ class Reconciler:
             "waiting_entries": self._matcher.waiting_entries,
             "waiting_exchanges": self._matcher.waiting_exchanges,
             "uncounted": self._debts.total,
+            "recent": [_facts(result) for result in self._recent],
         }
 
 
@@ -228,7 +237,7 @@ _TEXTS: Final = {
 
 
 def _facts(result: EntryResult) -> dict[str, object]:
-    """What a log line says of a request: Envoy's own words, never contents (a query may hold a key)."""
+    """What log and state page say of a request: Envoy's words, never contents (a query may hold a key)."""
     served, found = result.served, result.exchange
     return {
         "verdict": result.verdict.value,
@@ -237,6 +246,7 @@ def _facts(result: EntryResult) -> dict[str, object]:
         else (found.outcome if found is not None else None),
         "ending": ending_of(served).value,
         "client_request_id": served.request_id,
+        "turn_id": found.turn_id if found is not None else "",
         "started_ns": served.start_ns,
         "duration_s": served.duration_ns / 1e9,
         "host": served.host[:128],

@@ -26,7 +26,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     """An exchange has its place in the ledger.
 
     ``outcome`` is empty for a turn that is kept. ``turn``: its head is a turn request's, or no
-    head came. ``status`` is 0 when none came.
+    head came. ``status`` is 0 when none came. ``turn_id``: what it is kept under, if it is.
     """
 
     number: int
@@ -34,6 +34,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     turn: bool
     status: int
     response_bytes: int
+    turn_id: str = ""
 
 
 class Durable(msgspec.Struct, frozen=True, tag="durable"):

@@ -108,6 +108,10 @@ async def test_turns_that_were_captured_are_matched_and_only_turns_count(
     assert seen(found) == {"matched": 20}
     assert found["endings"]["complete"] == 20
     assert found["short_turns"] == 0
+    assert {(each["verdict"], each["ending"], each["status"]) for each in found["recent"]} == {
+        ("matched", "complete", 200)
+    }
+    assert len({each["turn_id"] for each in found["recent"]} - {""}) == 20
     assert (
         await reconciled.sample("steno_access_log_entries_total", verdict="matched", ending="complete") == 20
     )

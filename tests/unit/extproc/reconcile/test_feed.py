@@ -73,7 +73,7 @@ def test_a_turn_is_told_of_when_it_begins_and_when_it_is_kept() -> None:
     feed = Feed(heard, CLASSIFIER, wire.write)
     assert feed.begun("r", 5) == 1
     feed.kept(captured(), Record(turn_id="t", tenant="", body=b"", created_at_ns=0))
-    assert wire.lines == [Begun(1, "r", 5), Ended(1, "", True, 200, 7)]
+    assert wire.lines == [Begun(1, "r", 5), Ended(1, "", True, 200, 7, "t")]
     assert heard.endings == ["t"]
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -15,7 +16,7 @@ from capture.classify import Classifier
 from extproc.pb.access_log_pb2 import HttpAccessLogEntry
 from extproc.reconcile.decoding import ACCESS_LOG_METHOD, ACCESS_LOG_SERVICE
 from extproc.reconcile.matcher import Matcher
-from extproc.reconcile.reconciler import LINES_A_TICK, Reconciler
+from extproc.reconcile.reconciler import LINES_A_TICK, RECENT, Reconciler
 from extproc.reconcile.summary import Begun, Counted, Ended, Line, Missed, decode_missed, encode
 from extproc.transport.address import AddressError, TcpAddress
 from tests.unit.extproc.reconcile.test_decoding import entry, message
@@ -117,6 +118,34 @@ async def test_what_a_worker_saw_is_matched_and_what_nobody_saw_is_counted_by_it
     said = vars(record)
     assert (said["client_request_id"], said["status"], said["details"]) == ("lost", 200, "via_upstream")
     assert said["path"] == "/v1/messages", "a query may hold a key"
+    await worker.die()
+
+
+async def test_what_envoy_says_of_a_turn_is_found_by_its_id(
+    reconciler: Reconciler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the state page, newest first and not for ever; in the log where somebody asks for all of it."""
+    caplog.set_level(logging.DEBUG, "extproc.reconcile.reconciler")
+    worker = StubWorker(reconciler)
+    worker.write(Begun(1, "left", time.time_ns()), Ended(1, "", True, 200, 20, "turn-1"))
+    await asyncio.sleep(0.01)
+    aborted = served("left")
+    aborted.common_properties.response_flags.downstream_connection_termination = True
+    await send(reconciler, message(aborted))
+    await settle(reconciler)
+    told = cast("list[dict[str, object]]", reconciler.state()["recent"])
+    wanted = {
+        "turn_id": "turn-1", "client_request_id": "left", "verdict": "matched", "ending": "client_abort",
+        "status": 200, "request_bytes": 10, "response_bytes": 20, "seen_bytes": 20, "path": "/v1/messages",
+    }  # fmt: skip
+    assert [told[0][name] for name in wanted] == list(wanted.values())
+    (line,) = (vars(each) for each in caplog.records if each.message == "what Envoy says of a turn request")
+    assert {name: line[name] for name in told[0]} == told[0]
+    await send(reconciler, message(*(served(f"r{number}") for number in range(RECENT + 5))))
+    await settle(reconciler)
+    again = cast("list[dict[str, object]]", reconciler.state()["recent"])
+    assert len(again) == RECENT
+    assert "left" not in {each["client_request_id"] for each in again}
     await worker.die()
 
 
