@@ -7,7 +7,7 @@ corrupt a WAL, and one writer is what group commit wants anyway.
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Final, Protocol, cast
@@ -154,8 +154,11 @@ class SqliteEngine:
         """Nothing is heard."""
 
     def prepare(self) -> None:
-        """Create the file, its directory and its schema, or bring them up to date."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Create the file, its directory and its schema, or bring them up to date.
+
+        What is created is its owner's alone; other files and folders stay as they are.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = self.writer()
         try:
             _migrate(connection)
@@ -163,7 +166,9 @@ class SqliteEngine:
             connection.close()
 
     def writer(self) -> SqliteConnection:
-        """The connection that writes."""
+        """The connection that writes. SQLite gives the files beside the database its own mode."""
+        if self._vfs is None:
+            _create_private(self.path)
         return self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, _WRITER)
 
     def reader(self) -> SqliteConnection:
@@ -184,6 +189,15 @@ class SqliteEngine:
 
 
 def _migrate(connection: SqliteConnection) -> None:
+def _create_private(path: Path) -> None:
+    """Make an empty database that only its owner may read, where there is none.
+
+    One that is there is not even opened: closing it again would take all of this process's locks off it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path.resolve(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
     version = _version(connection)
     if version > len(STEPS):
         raise NewerSchemaError(f"the database has schema version {version}, this release knows {len(STEPS)}")

@@ -17,6 +17,7 @@ import pytest
 from ingest.app import StartError, build, running, serve
 from ingest.settings import IngestSettings
 from tests.paths import PROJECT
+from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import turn
 
 SERVE = """
@@ -111,6 +112,24 @@ async def test_a_taken_port_is_an_error_with_its_reason(tmp_path: Path) -> None:
         settings = IngestSettings(listen=address, database_url=f"sqlite:///{tmp_path}/x.db")
         with pytest.raises(StartError, match=f"cannot listen on {address}"):
             await serve(settings)
+
+
+async def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
+    """Bodies are in it, whatever the umask; what somebody made before keeps the mode that they gave it."""
+    before = os.umask(0o022)
+    try:
+        for folder in (tmp_path / "made", tmp_path):
+            application = build(IngestSettings(database_url=f"sqlite:///{folder}/x.db"))
+            async with running(application) as service:
+                await service.store.put([new_turn("x")])
+                modes = {file.name: file.stat().st_mode & 0o777 for file in folder.glob("x.db*")}
+                assert modes == {"x.db": 0o600, "x.db-wal": 0o600, "x.db-shm": 0o600}
+        assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+        (tmp_path / "x.db").chmod(0o640)
+        async with running(build(IngestSettings(database_url=f"sqlite:///{tmp_path}/x.db"))):
+            assert (tmp_path / "x.db").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
 
 
 async def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
