@@ -284,10 +284,13 @@ def _unread(captured: Captured) -> Outcome | None:
 
 
 def _work(captured: Captured) -> int:
-    """Bytes that have to be decoded, searched or written."""
+    """Bytes that have to be decoded, searched or written: of a small answer what came, else what is kept."""
+    kept = captured.request.kept_bytes + len(captured.held) + len(captured.error_body)
     reducer = captured.reducer
-    answer = reducer.held_bytes + reducer.waiting_bytes if reducer is not None else 0
-    return captured.request.kept_bytes + answer + len(captured.held) + len(captured.error_body)
+    if reducer is None:
+        return kept
+    came = reducer.decoded_bytes + reducer.waiting_bytes
+    return kept + (came if came < PACED_BYTES else reducer.held_bytes + reducer.waiting_bytes)
 
 
 def _grows_large(captured: Captured) -> bool:

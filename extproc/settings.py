@@ -42,7 +42,7 @@ class SidecarSettings:
     quarantine_raw: bool
     log_level: str
     transport: str
-    rest_s: float = 0.02
+    rest_s: float = 0.05
     classifier: Classifier = field(default_factory=Classifier)
     tls: TlsSettings | None = None
     access_log_listen: str = ""

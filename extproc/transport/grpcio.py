@@ -225,7 +225,7 @@ async def _pump(stream: Stream, context: _Context) -> StreamEnd:
             message = cast("object", await context.read())  # the stubs forget EOF
             if not isinstance(message, bytes):
                 return StreamEnd.EOF
-            for answer in stream.receive(message):
+            for answer in stream.receive((message,)):
                 await context.write(answer)
             if stream.finished:
                 return StreamEnd.EOF

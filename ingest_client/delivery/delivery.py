@@ -83,8 +83,10 @@ class Delivery:
         self._sends: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._room = asyncio.Event()
+        self._claimed_at_s = float("-inf")
         self._claiming = True
         self._sending = True
+        self._stopping = False
         self._stopped = asyncio.Event()
 
     # What others call.
@@ -115,6 +117,7 @@ class Delivery:
         """
         end_s = self._clock.monotonic_s() + grace_s
         self._claiming = self._sending = drain
+        self._stopping = True
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s * (1 - _SETTLE_SHARE)):
                 while self._busy(drain):
@@ -154,6 +157,8 @@ class Delivery:
             waiting = self._queue.backlog.keys()
             if not self._claiming or not self._has_room or not self._anywhere(now_s):
                 await self._wait_for_room(self._settings.poll_s)
+            elif waiting - unwanted and (rest_s := self._gathers_for(now_s)) > 0:
+                await asyncio.sleep(rest_s)
             elif waiting - unwanted and await self._claim(unwanted):
                 self._send_what_may_go()
             elif waiting & unwanted:
@@ -172,7 +177,16 @@ class Delivery:
             except_tenants=unwanted,
         )
         self._holding.take_in(claimed)
+        if claimed:
+            self._claimed_at_s = self._clock.monotonic_s()
         return bool(claimed)
+
+    def _gathers_for(self, now_s: float) -> float:
+        """How long to wait for more turns to claim together; none for a batch, nor for a stop."""
+        many = sum(backlog.turns for backlog in self._queue.backlog.values()) >= self._settings.batch_turns
+        if many or not self._settings.gather_s or self._stopping:
+            return 0.0
+        return self._claimed_at_s + self._settings.gather_s - now_s
 
     @property
     def _has_room(self) -> bool:

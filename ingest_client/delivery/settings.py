@@ -72,6 +72,9 @@ class DeliverySettings:
     """Claimed ahead of need: two full batches, so that claiming and sending overlap."""
     quantum_bytes: int = 64 * 1024
     """What a tenant may send per round: a few ordinary turns."""
+    gather_s: float = 0.2
+    """From one claim to the next, while fewer than a batch wait: a claim, a request and an acknowledgement
+    cost for several turns what they cost for one. The first turn after a quiet while is sent at once."""
     batch_turns: int = 64
     """Preferred size of a batch where the endpoint does not name its own. 1 turns batches off."""
     batch_bytes: int = 1024 * 1024

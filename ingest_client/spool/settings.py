@@ -24,6 +24,9 @@ class SpoolSettings:
     """SQLite's; NORMAL survives a crash of the process but not of the machine."""
     group_window_s: float = 0.005
     """A turn waits no longer than this for company in its transaction."""
+    patience_s: float = 0.25
+    """What costs no turn when it is lost waits so long for a turn to share its commit; 0: not at all. What
+    was delivered this long before a crash is delivered again, and what was only counted is not known."""
     group_items: int = 256
     group_bytes: int = 8 * MIB
     """A group this large is committed at once."""

@@ -3,6 +3,11 @@
 Nothing here touches a disk: every call becomes a job for the writer's thread
 (:mod:`ingest_client.spool.writer`) and a future. What may wait there is bounded in
 items and bytes; a new turn beyond that is shed at once.
+
+A job is *patient* when losing it to a crash costs no turn: acknowledgements (the turn is delivered once
+more), snapshots, counts. Patient jobs wait here for the next turn and share its commit; without one they
+go after ``patience_s``, or as soon as many wait. A commit costs a thread's waking and an fsync whatever is
+in it: at a steady few turns a second, this is what the whole sidecar costs.
 """
 
 import asyncio
@@ -33,8 +38,11 @@ from ingest_client.spool.writer import Writer
 
 T = TypeVar("T")
 
-FLUSH_S: Final = 0.1
-"""Counts made outside the spool are durable at most this much later: what a crash takes from the ledger."""
+FLUSH_S: Final = 0.25
+"""Where nothing is patient, counts made outside the spool are durable after this time at most."""
+
+MANY: Final = 64
+"""So many turns to acknowledge, or patient jobs of another kind, wait for no company."""
 
 TAKEN_SHARE: Final = 8
 """Interrupted exchanges are handed out by this part of what may wait for the disk (8 MiB), so that keeping
@@ -70,6 +78,8 @@ class Spool:
         self._claimed_at_ns = 0
         self._closing = False
         self._closed = False
+        self._patient: list[Job] = []
+        self._patient_items = 0
         self._flusher: asyncio.TimerHandle | None = None
         self._control: Control | None = None
 
@@ -165,7 +175,7 @@ class Spool:
             self._flusher.cancel()
         if self._control is not None:
             await self._control.stop()
-        self._submit(Job(run=_nothing, writes=True, done=_done_nothing), hurry=True)
+        self._submit(Job(run=_nothing, writes=True, done=_done_nothing))
         self._writer.stop()
         await asyncio.to_thread(self._writer.join, max(0.1, grace_s))
         if self._writer.is_alive():
@@ -193,7 +203,11 @@ class Spool:
         # stood, waiting was a loop of early wakes that cost an idle sidecar five percent of a core.
         self._changed.clear()
         after_ns = max(self._claimed_at_ns, 1)
-        due_ns = await self._ask(lambda desk: desk.claimer.next_due_ns(after_ns), instead=_no_time)
+        due_ns = (
+            await self._ask(lambda desk: desk.claimer.next_due_ns(after_ns), instead=_no_time)
+            if self._backlog
+            else None
+        )
         timeout = None if due_ns is None else max(0.0, (due_ns - self._clock()) / 1e9)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout)
@@ -222,7 +236,7 @@ class Spool:
     async def acknowledge(self, seqs: Sequence[int]) -> None:
         """Ingest has these turns (``api.Queue.acknowledge``)."""
         taken = tuple(seqs)
-        await self._ask(lambda desk: desk.store.acknowledge(taken), writes=True)
+        await self._ask(lambda desk: desk.store.acknowledge(taken), writes=True, patient_items=len(taken))
 
     async def release(self, seqs: Sequence[int]) -> None:
         """Give claimed turns back untried."""
@@ -247,11 +261,13 @@ class Spool:
 
     async def checkpoint(self, snapshot: Checkpoint) -> bool:
         """Keep the newest snapshot of an open exchange. False: shed."""
-        return await self._ask(lambda desk: desk.checkpoint(snapshot), writes=True, instead=_refused)
+        return await self._ask(
+            lambda desk: desk.checkpoint(snapshot), writes=True, instead=_refused, patient_items=1
+        )
 
     async def forget(self, turn_id: str) -> None:
         """The exchange ended without a turn."""
-        await self._ask(lambda desk: desk.forget(turn_id), writes=True)
+        await self._ask(lambda desk: desk.forget(turn_id), writes=True, patient_items=1)
 
     async def take_interrupted(self, now_ns: int) -> list[Checkpoint]:
         """Hand over what no living exchange will finish (``api.Checkpoints.take_interrupted``)."""
@@ -293,7 +309,9 @@ class Spool:
         instead: Callable[[str], T] | None = None,
         size: int = -1,
         counted: bool = True,
+        patient_items: int = 0,
     ) -> T:
+        """Have a job done. ``patient_items``: it may wait for company, as so many (see the module)."""
         answer: asyncio.Future[object] = self._loop.create_future()
 
         def done(job: Job) -> None:
@@ -309,22 +327,42 @@ class Spool:
             else:
                 answer.set_result(job.result)
 
-        self._submit(
-            Job(run=run, writes=writes, done=done, instead=instead, size=max(0, size)), hurry=not writes
-        )
+        job = Job(run=run, writes=writes, done=done, instead=instead, size=max(0, size))
+        if patient_items:
+            self._wait_for_company(job, patient_items)
+        else:
+            self._submit(job)
         return cast("T", await answer)
 
-    def _submit(self, job: Job, *, hurry: bool) -> None:
+    def _wait_for_company(self, job: Job, items: int) -> None:
+        self._patient.append(job)
+        self._patient_items += items
+        if self._patient_items >= MANY or self._closing or not self.settings.patience_s:
+            self._hand_over()
+
+    def _submit(self, job: Job) -> None:
+        """To the spool's thread; a write takes the patient ones along, which came before it."""
+        if job.writes:
+            self._hand_over()
         if self._closed:
             self._answer_closed(job)
             return
         job.counts = self.ledger.take_unsaved()
-        self._writer.submit(
-            job,
-            hurry=hurry
-            or self._waiting_items >= self.settings.group_items
-            or self._waiting_bytes >= self.settings.group_bytes,
+        full = (
+            self._waiting_items >= self.settings.group_items
+            or self._waiting_bytes >= self.settings.group_bytes
         )
+        self._writer.submit(job, hurry=full)
+
+    def _hand_over(self) -> None:
+        """Let the patient ones wait no longer."""
+        patient, self._patient = self._patient, []
+        self._patient_items = 0
+        for job in patient:
+            if self._closed:
+                self._answer_closed(job)
+            else:
+                self._writer.submit(job, hurry=False)
 
     def _answer_closed(self, job: Job) -> None:
         """What comes after the end changes nothing: a turn not acknowledged is delivered once more."""
@@ -332,10 +370,12 @@ class Spool:
         job.done(job)
 
     def _flush(self) -> None:
-        """Every little while: make counts durable that no turn carried."""
+        """Every little while: what waited long enough, and counts that no turn carried."""
         if self.ledger.unsaved:
-            self._submit(Job(run=_nothing, writes=True, done=_done_nothing, instead=_nothing), hurry=False)
-        self._flusher = self._loop.call_later(FLUSH_S, self._flush)
+            self._submit(Job(run=_nothing, writes=True, done=_done_nothing, instead=_nothing))
+        elif self._patient:
+            self._hand_over()
+        self._flusher = self._loop.call_later(self.settings.patience_s or FLUSH_S, self._flush)
 
     def _post(self, jobs: list[Job], moved: Counter[str], desk: Desk | None) -> None:
         """On the spool's thread: hand the results over."""

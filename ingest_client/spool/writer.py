@@ -2,8 +2,7 @@
 
 Theory of operation. Jobs arrive on a queue. The first write opens a window of at most five
 milliseconds; whatever has arrived by its end shares one transaction, whose COMMIT is one
-fsync. Reads run right after it, and end the window early. Answers go back to the event loop
-in one call for all.
+fsync. Reads run right after it. Answers go back to the event loop in one call for all.
 
 When a transaction fails it is rolled back whole, then:
 

@@ -61,7 +61,7 @@ ROWS: Final = (
     Row(
         path="extproc.rest",
         kind=Span(0, 0.2),
-        default="20ms",
+        default="50ms",
         help="How long http2 waits between small reads where Envoy waits for no answer; 0: never.",
         reason="one read then takes in the chunks of many streams; short beside Envoy's ping timeout of 1 s",
     ),

@@ -5,8 +5,9 @@ What arrives is consumed at once, so credit goes back at once; it is told in ste
 a window, because every WINDOW_UPDATE costs both ends more than the bytes it is about.
 
 ``run`` is the hot path. A frame that is exactly one message of a stream that is ``plain``
-is recognised by one unpack of its fourteen first bytes, and costs one slice and one
-event. Everything else, and every frame that makes credit due, goes through ``frame``.
+is recognised by one unpack of its fourteen first bytes, and costs one slice. Everything else,
+and every frame that makes credit due, goes through ``frame``. All messages of a stream that one
+read brings are told together.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from extproc.events import StreamEnd
 from extproc.transport.http2 import frames
 from extproc.transport.http2.broken import overrun, violation
 from extproc.transport.http2.frames import ErrorCode
-from extproc.transport.http2.happenings import Arrived, Gone
+from extproc.transport.http2.happenings import Gone
 from extproc.transport.http2.limits import Limits
 from extproc.transport.http2.memory import Share
 from extproc.transport.http2.messages import PREFIX_BYTES, MessageReader, Status
@@ -42,7 +43,7 @@ class Bodies:
     def run(self, data: bytes, start: int) -> int:
         """Take frames from ``start`` on for as long as they are plain; return where the next begins."""
         streams: Mapping[int, StreamRecord] = self._table.open
-        hear = self._table.heard.append
+        arrived = self._table.arrived
         unpack = frames.MESSAGE_HEADER.unpack_from
         size = len(data)
         last = size - _HEAD_BYTES
@@ -62,7 +63,7 @@ class Bodies:
                 break
             stream.receive_window = left
             window -= message_bytes + PREFIX_BYTES
-            hear(Arrived(stream_id, data[start + _HEAD_BYTES : end]))
+            arrived[stream_id].append(data[start + _HEAD_BYTES : end])
             start = end
         self._window = window
         return start
@@ -117,7 +118,7 @@ class Bodies:
         before = reader.held_bytes
         for message in reader.feed(part):
             stream.used = True
-            self._table.heard.append(Arrived(stream.id, message))
+            self._table.arrived[stream.id].append(message)
         more = reader.held_bytes - before
         held = self._share.parts + more
         fits = not more or self._share.hold(parts=held) or more < 0

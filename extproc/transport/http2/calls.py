@@ -1,6 +1,6 @@
 """What is done with an RPC, by its path: the table of contents of the server."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from extproc.events import StreamEnd
@@ -23,7 +23,7 @@ class Reply(Protocol):
     """How a call answers. May be used until the call is over."""
 
     def observed(self, observing: bool) -> None:
-        """Say whether the peer waits for no answer; until the first time it is thought to wait."""
+        """Say, at the first message and at each change, whether the peer waits for no answer."""
         ...
 
     def message(self, message: bytes) -> None:
@@ -38,8 +38,8 @@ class Reply(Protocol):
 class Call(Protocol):
     """One RPC."""
 
-    def receive(self, message: bytes) -> None:
-        """A message has come."""
+    def receive(self, messages: Sequence[bytes]) -> None:
+        """At least one message has come."""
         ...
 
     def peer_ended(self) -> None:
@@ -63,14 +63,14 @@ class ProcessCall:
     def __init__(
         self, opened: Opened, reply: Reply, acceptor: StreamAcceptor, counters: TransportCounters
     ) -> None:
-        self._observing = False
+        self._observing: bool | None = None
         self._reply = reply
         self._stream = Stream(acceptor, opened.metadata, counters)
 
-    def receive(self, message: bytes) -> None:
-        """Give it to the stream; write what that answers. The hot path."""
+    def receive(self, messages: Sequence[bytes]) -> None:
+        """Give them to the stream; write what that answers. The hot path."""
         stream = self._stream
-        for answer in stream.receive(message):
+        for answer in stream.receive(messages):
             self._reply.message(answer)
         if stream.observing is not self._observing:
             self._observing = stream.observing
@@ -99,9 +99,9 @@ class CheckCall:
         self._reply = reply
         self._message = b""
 
-    def receive(self, message: bytes) -> None:
+    def receive(self, messages: Sequence[bytes]) -> None:
         """The question."""
-        self._message = message
+        self._message = messages[-1]
 
     def peer_ended(self) -> None:
         """The answer."""
@@ -132,10 +132,10 @@ class WatchCall:
         self._told: Serving | None = None
         self._unwatch: Callable[[], None] = lambda: None
 
-    def receive(self, message: bytes) -> None:
+    def receive(self, messages: Sequence[bytes]) -> None:
         """The question; follow its answer from now on."""
         self._unwatch()
-        self._service = decode_health_check(message)
+        self._service = decode_health_check(messages[-1])
         if self._service is None:
             self._reply.finish(Status.INVALID_ARGUMENT, "not a HealthCheckRequest")
             return

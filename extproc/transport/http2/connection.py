@@ -77,9 +77,7 @@ class Connection:
         """Take what was read, at a monotonic time; return what happened, in order."""
         if self.broken:
             return []
-        table = self._table
-        table.now_s = now_s
-        heard = table.heard = []
+        heard = self._table.listen(now_s)
         try:
             self._receive(data)
         except BrokenError as broken:

@@ -17,11 +17,11 @@ class Opened(Struct, frozen=True):
     timeout_s: float | None
 
 
-class Arrived(Struct, frozen=True, gc=False):
-    """One whole message. Made for every chunk: it must cost next to nothing."""
+class Arrived(Struct, frozen=True):
+    """Whole messages: all of a stream's that one read brought, so that they cost little more than one."""
 
     stream_id: int
-    message: bytes
+    messages: list[bytes]
 
 
 class PeerEnded(Struct, frozen=True, gc=False):
@@ -38,3 +38,17 @@ class Gone(Struct, frozen=True, gc=False):
 
 
 Happening: TypeAlias = Opened | Arrived | PeerEnded | Gone
+
+
+class Arrivals(dict[int, list[bytes]]):
+    """The messages that a read has brought, by stream; the first of a stream is told to ``heard``."""
+
+    def __init__(self, heard: list[Happening]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def __missing__(self, stream_id: int) -> list[bytes]:
+        """The first message of a stream is about to come."""
+        messages = self[stream_id] = []
+        self._heard.append(Arrived(stream_id, messages))
+        return messages

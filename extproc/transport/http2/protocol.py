@@ -62,7 +62,8 @@ class ServerProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._read: Reading | None = None
         self._calls: dict[int, Call] = {}
-        self._answering: set[int] = set()  # calls whose peer may wait for an answer
+        self._answering: set[int] = set()  # calls whose peer may wait for an answer: not known yet
+        self._rests = True
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._working = False
         self._closing = False
@@ -94,7 +95,7 @@ class ServerProtocol(asyncio.Protocol):
             self._ignore(len(data))
             return
         assert self._read is not None
-        if self._read.arrived(data) and self._calls and not self._answering:
+        if self._read.arrived(data) and self._rests and self._calls and not self._answering:
             self._read.rest()
 
     def _take(self, data: bytes) -> None:
@@ -106,7 +107,7 @@ class ServerProtocol(asyncio.Protocol):
                 if type(event) is Arrived:
                     call = calls.get(event.stream_id)
                     if call is not None:
-                        call.receive(event.message)
+                        call.receive(event.messages)
                 else:
                     self._happened(event)
         finally:
@@ -135,11 +136,11 @@ class ServerProtocol(asyncio.Protocol):
         self._closed.set()
 
     def observed(self, stream_id: int, observing: bool) -> None:
-        """Whether a call's peer waits for no answer."""
+        """Whether a call's peer waits for no answer. Where one has waited, others will: no rest any more."""
         if observing:
             self._answering.discard(stream_id)
-        elif stream_id in self._calls:
-            self._answering.add(stream_id)
+        else:
+            self._rests = False
 
     def over(self, stream_id: int) -> None:
         """A call hears nothing more."""

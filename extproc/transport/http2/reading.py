@@ -1,6 +1,6 @@
 """When a connection is read: at once, after a rest, or in turns with the others.
 
-**Rest.** After a small read, while nobody on the connection waits for an answer, the next
+**Rest.** After a small read, on a connection where nobody has waited for an answer, the next
 read waits a little, so that one read takes in the messages of many streams. A PING waits
 no longer than that; Envoy allows it a second. A large read is followed by the next at
 once: reading must keep up with what comes.
@@ -60,7 +60,8 @@ class Reading:
         """Read again in a while."""
         if self._waiting is None and self._rest_s > 0 and not self._transport.is_closing():
             self._transport.pause_reading()
-            self._waiting = self._loop.call_later(self._rest_s, self._resume)
+            # On one grid for all connections: they wake a sleeping processor together.
+            self._waiting = self._loop.call_later(self._rest_s - self._clock() % self._rest_s, self._resume)
 
     def finish(self) -> None:
         """Nothing more will come: work on what has."""

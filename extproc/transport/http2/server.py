@@ -22,7 +22,7 @@ from extproc.transport.http2.protocol import ServerProtocol
 _BACKLOG = 1024
 _PATIENCE_S = 1.0
 # Long enough to gather the chunks of many streams, short beside Envoy's ping timeout of 1 s.
-REST_S = 0.02
+REST_S = 0.05
 
 
 class Http2Transport:

@@ -8,7 +8,7 @@ from extproc.events import StreamEnd
 from extproc.transport.http2 import frames
 from extproc.transport.http2.broken import too_much
 from extproc.transport.http2.frames import ErrorCode
-from extproc.transport.http2.happenings import Gone, Happening, PeerEnded
+from extproc.transport.http2.happenings import Arrivals, Gone, Happening, PeerEnded
 from extproc.transport.http2.limits import Floods, Limits
 from extproc.transport.http2.memory import Share
 from extproc.transport.http2.messages import Status
@@ -25,13 +25,19 @@ class StreamTable:
     def __init__(self, limits: Limits, out: Outgoing, share: Share) -> None:
         self.open: dict[int, StreamRecord] = {}
         self.last_id = 0
-        self.heard: list[Happening] = []
-        self.now_s = 0.0
+        self.listen(0.0)
         self._limits = limits
         self._floods = Floods(limits.buckets)
         self._out = out
         self._share = share
         self._reset_by_us: dict[int, bool] = {}
+
+    def listen(self, now_s: float) -> list[Happening]:
+        """A read begins: what happens from now on is told in the list that this returns."""
+        self.now_s = now_s
+        self.heard: list[Happening] = []
+        self.arrived = Arrivals(self.heard)
+        return self.heard
 
     def spend(self, reason: Reason) -> None:
         """Pay for a frame that costs the peer nothing."""

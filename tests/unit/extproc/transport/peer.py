@@ -8,7 +8,7 @@ from typing import Self, TypeAlias
 import grpc
 import grpc.aio
 
-from extproc.events import StreamEnd
+from extproc.events import Body, Side, StreamEnd
 from extproc.pb.ext_proc_pb2 import (
     HttpBody,
     HttpHeaders,
@@ -22,9 +22,35 @@ from extproc.pb.health_pb2 import HealthCheckRequest
 from extproc.transport.address import Address, UnixAddress
 from extproc.transport.base import MAX_MESSAGE_BYTES, Command, Message, StreamHandler
 from extproc.transport.stream import PassThrough
-from extproc.wire import HEALTH_SERVICE, PROCESS_METHOD, PROCESS_SERVICE
+from extproc.wire import HEALTH_SERVICE, PROCESS_METHOD, PROCESS_SERVICE, Undecodable, decode
 
 PROCESS = f"/{PROCESS_SERVICE}/{PROCESS_METHOD}"
+
+
+def add_event(events: list[Message], event: Message) -> None:
+    """Keep an event as the last one. Pieces of an answer that nobody waits for may come together or
+    apart: they are kept together.
+    """
+    last = events[-1] if events else None
+    if isinstance(event, Body) and isinstance(last, Body) and _is_piece(event) and _is_piece(last):
+        events[-1] = Body(Side.RESPONSE, last.data + event.data, end_of_stream=False, observe=True)
+    else:
+        events.append(event)
+
+
+def _is_piece(body: Body) -> bool:
+    return body.side is Side.RESPONSE and body.observe and not body.end_of_stream
+
+
+def events_of(messages: Sequence[bytes]) -> list[Message]:
+    """What a recorded stream has after these messages."""
+    events: list[Message] = []
+    for message in messages:
+        event = decode(message)
+        assert not isinstance(event, Undecodable)
+        add_event(events, event)
+    return events
+
 
 Rule: TypeAlias = Callable[[Message], Sequence[Command]]
 ClientCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
@@ -43,7 +69,7 @@ class RecordedStream:
 
     def receive(self, event: Message) -> Sequence[Command]:
         """Keep the event, then do as the rule says."""
-        self.events.append(event)
+        add_event(self.events, event)
         self._changed.set()
         return self._rule(event)
 

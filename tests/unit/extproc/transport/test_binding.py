@@ -15,7 +15,7 @@ import pytest
 from extproc.transport.address import AddressError, TcpAddress, UnixAddress
 from extproc.transport.binding import claim, prefer_newest, probe
 from tests.unit.extproc.transport.conftest import MakeTransport
-from tests.unit.extproc.transport.peer import Peer, Recorder, exchange, status
+from tests.unit.extproc.transport.peer import Peer, Recorder, events_of, exchange, status
 
 
 @pytest.fixture
@@ -197,14 +197,14 @@ async def hand_over(make_transport: MakeTransport, address: TcpAddress | UnixAdd
             await open_call.write(message)
         assert await status(open_call) is grpc.StatusCode.OK
         await stopping
-    assert len(stream.events) == len(messages)
+    assert stream.events == events_of(messages)
     async with Peer(new.address) as envoy:
         call = envoy.call()
         for message in messages:
             await call.write(message)
         assert await status(call) is grpc.StatusCode.OK
     await new.stop(0)
-    assert [len(each.events) for each in new_recorder.streams] == [len(messages)]
+    assert [each.events for each in new_recorder.streams] == [events_of(messages)]
 
 
 async def test_a_new_generation_takes_over_a_port_without_losing_a_stream(

@@ -25,7 +25,16 @@ from extproc.transport.base import Command, Message, StreamHandler
 from extproc.transport.stream import PassThrough
 from extproc.wire import PROCESS_SERVICE, Serving, Undecodable, encode_health
 from tests.unit.extproc.transport.conftest import Serve
-from tests.unit.extproc.transport.peer import Peer, Recorder, answer, answers_of, both, exchange, status
+from tests.unit.extproc.transport.peer import (
+    Peer,
+    Recorder,
+    answer,
+    answers_of,
+    both,
+    events_of,
+    exchange,
+    status,
+)
 
 UNKNOWN_KIND = b"\xa2\x06\x02hi"
 OBSERVED_CHUNK = ProcessingRequest(
@@ -49,8 +58,7 @@ async def test_events_arrive_in_order_and_observability_mode_is_never_answered(s
         Body(Side.REQUEST, b"b", end_of_stream=False, observe=True),
         Trailers(Side.REQUEST, observe=True),
         Headers(Side.RESPONSE, (), end_of_stream=False, observe=True),
-        Body(Side.RESPONSE, b"a", end_of_stream=False, observe=True),
-        Body(Side.RESPONSE, b"b", end_of_stream=False, observe=True),
+        Body(Side.RESPONSE, b"ab", end_of_stream=False, observe=True),
         Trailers(Side.RESPONSE, observe=True),
     ]
     assert stream.ends == [StreamEnd.EOF]
@@ -339,7 +347,7 @@ async def test_a_burst_of_streams_is_served_whole(serve: Serve) -> None:
             codes = await asyncio.gather(*(one(peer) for _ in range(count)))
         assert codes == [grpc.StatusCode.OK] * count
         assert transport.counters.streams_ended.total() == count
-    assert [len(stream.events) for stream in recorder.streams] == [len(messages)] * count
+    assert [stream.events for stream in recorder.streams] == [events_of(messages)] * count
 
 
 async def test_an_unknown_method_is_unimplemented(serve: Serve) -> None:
@@ -399,7 +407,7 @@ async def test_stop_lets_an_open_stream_end_within_the_grace(serve: Serve) -> No
         assert await status(call) is grpc.StatusCode.OK
         async with asyncio.timeout(5):
             await stopping
-    assert len(stream.events) == len(messages)
+    assert stream.events == events_of(messages)
     assert stream.ends == [StreamEnd.EOF]
 
 

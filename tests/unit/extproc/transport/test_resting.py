@@ -19,12 +19,23 @@ from extproc.transport.http2.server import Http2Transport
 from extproc.transport.reasons import Reason
 from tests.unit.extproc.transport.http2.client import GREETING, Frame, data, head
 from tests.unit.extproc.transport.http2.client import grpc as framed
-from tests.unit.extproc.transport.peer import PROCESS, Method, Peer, Recorder, answer, exchange, status
+from tests.unit.extproc.transport.peer import (
+    PROCESS,
+    Method,
+    Peer,
+    Recorder,
+    answer,
+    events_of,
+    exchange,
+    status,
+)
 from tests.unit.extproc.transport.test_tls import CERTIFICATES, ONE_WAY
 
 PING_TIMEOUT_S = 1.0  # Envoy's, in the configuration that we recommend
 REST_S = 0.05  # the longest that is worth it
-OBSERVED = [framed(message) for message in exchange(observe=True)]
+EXCHANGE = exchange(observe=True)
+FIRST, PIECE = EXCHANGE[0], EXCHANGE[5]
+OBSERVED = [framed(message) for message in EXCHANGE]
 WAITING = [framed(message) for message in exchange(observe=False)]
 
 
@@ -104,9 +115,9 @@ async def test_light_traffic_that_nobody_waits_for_is_read_in_few_large_reads(
     async with serving(recorder, rest_s=rest_s) as transport, wired(transport) as wire:
         wire.send(*(head(number) + data(number, OBSERVED[0]) for number in (1, 3)))
         await (await recorder.stream(1)).until(lambda each: bool(each.events))
-        await trickle(wire, [OBSERVED[1]] * 100, (1, 3))
+        await trickle(wire, [framed(PIECE)] * 100, (1, 3))
         for stream in recorder.streams:
-            await stream.until(lambda each: len(each.events) == 51)
+            await stream.until(lambda each: each.events == events_of([FIRST, *[PIECE] * 50]))
     assert (2 <= pauses < 70) if rested else pauses == 0
 
 
@@ -132,6 +143,22 @@ async def test_who_waits_for_an_answer_does_not_wait_for_a_rest() -> None:
         began = asyncio.get_running_loop().time()
         for message in WAITING[1:]:
             wire.send(data(3, message), data(1, OBSERVED[1]))
+            await wire.until(frames.DATA)
+        assert asyncio.get_running_loop().time() - began < 0.9
+
+
+async def test_where_one_waited_for_an_answer_the_next_waits_for_no_rest() -> None:
+    """The stream that waited is over; only one that nobody waits for is open."""
+    recorder = Recorder()
+    async with serving(recorder, rest_s=1.0) as transport, wired(transport) as wire:
+        wire.send(head(1), data(1, WAITING[0]))
+        await wire.until(frames.DATA)
+        wire.send(head(3), data(3, OBSERVED[0]))
+        await (await recorder.stream(1)).until(lambda each: bool(each.events))
+        wire.send(frames.frame(frames.RST_STREAM, 0, 1, (8).to_bytes(4, "big")))
+        began = asyncio.get_running_loop().time()
+        for number in (5, 7, 9):
+            wire.send(data(3, OBSERVED[1]), head(number), data(number, WAITING[0]))
             await wire.until(frames.DATA)
         assert asyncio.get_running_loop().time() - began < 0.9
 

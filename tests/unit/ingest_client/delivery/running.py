@@ -29,6 +29,7 @@ def quick(*urls: str, **changes: object) -> DeliverySettings:
         "heartbeat_anxious_s": 0.2,
         "gone_after_s": 30.0,
         "poll_s": 0.05,
+        "gather_s": 0.02,
         **changes,
     }
     return DeliverySettings(**chosen)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

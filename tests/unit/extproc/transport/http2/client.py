@@ -1,11 +1,13 @@
 """A peer made of bytes: frames as a client sends them, and as it reads ours."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from hpack import Decoder, Encoder
 
 from extproc.transport.http2 import frames
 from extproc.transport.http2.connection import Connection
+from extproc.transport.http2.happenings import Arrived, Happening
 from extproc.transport.http2.limits import Limits
 from extproc.wire import PROCESS_METHOD, PROCESS_SERVICE
 
@@ -50,6 +52,19 @@ def grpc(message: bytes, flag: int = 0) -> bytes:
 def data(stream_id: int, payload: bytes, flags: int = 0) -> bytes:
     """A DATA frame."""
     return frames.frame(frames.DATA, flags, stream_id, payload)
+
+
+def apart(heard: Iterable[Happening]) -> list[Happening]:
+    """What was heard, stream by stream, one message at a time: reads decide how messages come together, and
+    streams know no order among each other.
+    """
+    told: list[Happening] = []
+    for event in heard:
+        if isinstance(event, Arrived):
+            told += [Arrived(event.stream_id, [message]) for message in event.messages]
+        else:
+            told.append(event)
+    return sorted(told, key=lambda event: event.stream_id)
 
 
 def parse(output: bytes) -> list[Frame]:
