@@ -6,6 +6,7 @@ corrupt a WAL, and one writer is what group commit wants anyway.
 """
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
