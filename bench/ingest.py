@@ -9,6 +9,7 @@ the machine is part of the result. CPU is the service's and PostgreSQL's, user a
 
 import argparse
 import asyncio
+import math
 import os
 import shutil
 import statistics
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import psycopg
 
 from bench import ingest_bulk
 from bench.ingest_load import batches, envelope, flood, percentile, steady
@@ -43,6 +46,9 @@ PARTS = ("limit", "batched", "derivation", "single", "steady", "growth", "lists"
 BATCH = 50
 HALF = 400
 """Turns a second: half of the 800 that single POSTs must reach."""
+WAL_FILES = 12
+SOME_S = 5.0
+"""How long derivation is looked at where there is more to derive than anybody wants to wait for."""
 
 
 @dataclass
@@ -101,6 +107,19 @@ def prepared(bodies: list[bytes]) -> list[NewTurn]:
     return [item.turn for item in found if isinstance(item, Prepared)]
 
 
+def age(url: str) -> None:
+    """Let a new PostgreSQL server have WAL files to use again, as one has that has run for a while.
+
+    A new one makes each as it goes: some 50 ms of all commits for each 16 MB.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE aged (x INT)")
+        for number in range(WAL_FILES):
+            connection.execute("INSERT INTO aged VALUES (%s)", (number,))
+            connection.execute("SELECT pg_switch_wal()")
+        connection.execute("CHECKPOINT")
+
+
 def own_limit(used: Store, rows: list[NewTurn], group: int) -> float:
     """Turns a second that a plain script inserts, ``group`` to a commit, with nothing around it."""
     engine = engine_of(used.url)
@@ -119,7 +138,7 @@ def own_limit(used: Store, rows: list[NewTurn], group: int) -> float:
 def tell(used: Store, what: str, rate: float, *words: str) -> None:
     """One line of the result: turns a second, their share of the plain script's, and more."""
     share = f"{rate / used.limits[256]:4.0%} of the plain script" if 256 in used.limits else ""
-    print(f"{used.engine:10} {what:34} {rate:7.0f} turns/s  {share}  {'  '.join(words)}", flush=True)
+    print(f"{used.engine:10} {what:52} {rate:7.0f} turns/s  {share}  {'  '.join(words)}", flush=True)
 
 
 def tails(latencies: list[float]) -> str:
@@ -156,8 +175,10 @@ class Bench:
     def _plain(self, used: Store, bodies: list[bytes], group: int, what: str) -> None:
         rows = prepared(bodies)
         before, own = used.cpu(), time.process_time()
-        used.limits[group] = rate = own_limit(used, rows, group)
+        rate = own_limit(used, rows, group)
+        used.limits.pop(group, None)
         tell(used, what, rate, micros(used.cpu() - before + time.process_time() - own, len(rows)))
+        used.limits[group] = rate
 
     async def batched(self) -> None:
         """Batches over four connections."""
@@ -174,14 +195,17 @@ class Bench:
         with self._store() as used:
             with service(used, derive=False) as address:
                 await flood(address, "/v1/ingest/batch", batches(self._bodies, BATCH), 4)
-            with service(used, derive=True) as address, httpx.Client(base_url=address) as client:
-                before, began = used.cpu(), time.perf_counter()
-                first = lag = _lag(client)
-                while lag:
-                    await asyncio.sleep(0.1)
-                    lag = _lag(client)
-                took = time.perf_counter() - began
-                tell(used, "derivation of a backlog", first / took, micros(used.cpu() - before, first))
+            await self._derived(used, "derivation of a backlog")
+
+    async def _derived(self, used: Store, what: str, at_most_s: float = math.inf) -> None:
+        with service(used, derive=True) as address, httpx.Client(base_url=address) as client:
+            before, began = used.cpu(), time.perf_counter()
+            first = lag = _lag(client)
+            while lag and time.perf_counter() < began + at_most_s:
+                await asyncio.sleep(0.1)
+                lag = _lag(client)
+            took = time.perf_counter() - began
+            tell(used, what, (first - lag) / took, micros(used.cpu() - before, first - lag))
 
     async def single(self) -> None:
         """One turn a request, as fast as it goes."""
@@ -195,13 +219,24 @@ class Bench:
                 tell(used, what, count / took, tails(latencies), spent)
 
     async def steady(self) -> None:
-        """Single POSTs at half of the rate they must reach."""
+        """Single POSTs at half of the rate they must reach; on PostgreSQL as a new server and as a used one."""
+        if self._engine == engines.SQLITE:
+            with self._store() as used:
+                await self._steady(used, "steady, derivation on")
+            return
+        for aged in (False, True):
+            with self._store() as used:
+                if aged:
+                    age(used.url)
+                await self._steady(used, f"steady, derivation on, {'used' if aged else 'new'} WAL")
+
+    async def _steady(self, used: Store, what: str) -> None:
         bodies = self._bodies[: min(len(self._bodies), 8 * HALF)]
-        with self._store() as used, service(used, derive=True) as address:
+        with service(used, derive=True) as address:
             before = used.cpu()
             latencies = await steady(address, bodies, HALF)
             spent = micros(used.cpu() - before, len(bodies))
-            tell(used, "steady, derivation on", HALF, tails(latencies), spent)
+            tell(used, what, HALF, tails(latencies), spent)
 
     async def growth(self) -> None:
         """The cost of a turn at several sizes, each beside the plain script at that size."""
@@ -209,11 +244,15 @@ class Bench:
             with self._store() as used:
                 ingest_bulk.load(used.url, size)
                 used.limits = {}
-                plain = [envelope(number) for number in range(10**8, 10**8 + 4000)]
-                self._plain(used, plain, 256, f"store's own limit at {size:,} stored")
+                at = f"at {size:,} stored"
+                anyhow = [envelope(number, key=str(uuid.uuid4())) for number in range(10**8, 10**8 + 2000)]
+                self._plain(used, anyhow, 256, f"store's own limit, random keys, {at}")
+                plain = [envelope(number) for number in range(10**9, 10**9 + 4000)]
+                self._plain(used, plain, 256, f"store's own limit {at}")
                 new = [envelope(number) for number in range(10**7, 10**7 + 4000)]
                 with service(used, derive=False) as address:
-                    await self._batched(used, address, new, f"batched (50) at {size:,} stored")
+                    await self._batched(used, address, new, f"batched (50) {at}")
+                await self._derived(used, f"derivation {at}", SOME_S)
                 if size == self._size:
                     self._lists(used)
 

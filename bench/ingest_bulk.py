@@ -1,8 +1,9 @@
 """A large ingest database in a minute: rows as the service would write them, loaded beside it.
 
 PostgreSQL takes them by COPY, SQLite by ``executemany``; secondary indexes are dropped before and
-made again after, which is how anybody loads a table. Bodies are empty: no list reads them. Keys and
-hashes are random, as real ones are, so later turns meet indexes of the real size and disorder.
+made again after, which is how anybody loads a table. Bodies are empty: no list reads them. Ids and keys
+begin with the time and hashes of nodes fall anywhere, as real ones do, so later turns meet indexes of the
+real size and disorder.
 """
 
 import time
@@ -13,8 +14,10 @@ from hashlib import sha256
 import psycopg
 
 from ingest.app import engine_of
-from ingest.store import tables, turns
+from ingest.ids import RANDOM_BYTES, uuid7
+from ingest.store import tables
 from ingest.store.connection import Connection, Engine, Value
+from ingest.store.keys import key_hash
 from ingest.store.postgres import PostgresEngine
 from ingest.store.rows import COUNTS, RunRow, SessionRow, StepRow, UsageRow
 
@@ -24,6 +27,8 @@ TALK = 10
 SPAN_US = 28 * 86_400_000_000
 """The turns are spread over the last four weeks, whatever their number."""
 _AT_ONCE = 20_000
+_FIRST_MS = 1_700_000_000_000
+"""When ids and keys begin: before those of every turn that comes later."""
 Rows = Iterator[tuple[Value, ...]]
 
 
@@ -40,6 +45,16 @@ def run_of(number: int) -> str:
 def node_of(number: int) -> bytes:
     """The hash of the node that turn ``number`` added to its conversation."""
     return sha256(b"node %d" % number).digest()
+
+
+def id_of(number: int) -> str:
+    """The id of turn ``number``."""
+    return uuid7(_FIRST_MS + number, number.to_bytes(RANDOM_BYTES, "big"))
+
+
+def key_of(number: int) -> str:
+    """The request id that turn ``number`` came with."""
+    return uuid7(_FIRST_MS + number, number.to_bytes(RANDOM_BYTES, "little"))
 
 
 class Clock:
@@ -71,13 +86,13 @@ def _model(number: int) -> str:
 
 def _turns(numbers: Sequence[int], clock: Clock) -> Rows:
     for number in numbers:
-        key = f"bulk-{number}"
+        key = key_of(number)
         rejected = number % 50_000 == 7
         # fmt: off
         yield (
-            number, f"bulk-{number}", TENANT, "", "wire", "rejected" if rejected else "accepted", "", key, 0,
+            number, id_of(number), TENANT, "", "wire", "rejected" if rejected else "accepted", "", key, 0,
             _provider(number), _agent(number), _model(number), "bench", f"b{number // TALK}", "",
-            clock.at(number), 10_240, 0, turns.key_hash(TENANT, key), b"", number.to_bytes(16, "big"),
+            clock.at(number), 10_240, 0, key_hash(TENANT, key), b"", number.to_bytes(16, "big"),
         )
         # fmt: on
 
@@ -238,7 +253,7 @@ def lists(total: int) -> list[str]:
         "provider=anthropic&agent=agent-rare",
         "state=rejected&agent=agent-3",
         f"session={session_of(middle)}",
-        "request_id=bulk-77",
+        f"request_id={key_of(77)}",
         f"until={at:%Y-%m-%dT%H:%M:%SZ}",
         f"since={at:%Y-%m-%dT%H:%M:%SZ}",
         f"agent=agent-3&until={at:%Y-%m-%dT%H:%M:%SZ}",
@@ -246,7 +261,7 @@ def lists(total: int) -> list[str]:
     return [
         *(f"/v1/turns?{words}" for words in filters),
         *(f"/v1/turns?{words}&{cursor}" for words in filters[:10]),
-        f"/v1/turns/bulk-{middle}",
+        f"/v1/turns/{id_of(middle)}",
         "/v1/sessions",
         f"/v1/sessions?cursor={int(at.timestamp() * 1e6)}-z",
         f"/v1/sessions/{session_of(middle)}",

@@ -7,13 +7,18 @@ import random
 import time
 from urllib.parse import urlsplit
 
+from ingest.ids import RANDOM_BYTES, uuid7
+
 SIZE = 10 * 1024
 WORDS = [f"w{number:x}" for number in range(4096)]
 _random = random.Random(7)
 
 
-def envelope(number: int) -> bytes:
-    """A turn of :data:`SIZE` bytes: the tenth of a conversation, with text that compresses like text."""
+def envelope(number: int, key: str = "") -> bytes:
+    """A turn of :data:`SIZE` bytes: the tenth of a conversation, with text that compresses like text.
+
+    Without a ``key`` its request id is a UUIDv7 of now, as our sidecar's are.
+    """
     talk = number // 10
     messages: list[dict[str, str]] = []
     for step in range(number % 10 + 1):
@@ -32,7 +37,10 @@ def envelope(number: int) -> bytes:
             "stop_reason": "end_turn",
             "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
         },
-        "meta": {"request_id": f"bench-{os.getpid()}-{number}", "filler": ""},
+        "meta": {
+            "request_id": key or uuid7(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES)),
+            "filler": "",
+        },
         "session": {
             "org_id": "",
             "auth_subject": "",
