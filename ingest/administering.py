@@ -44,13 +44,17 @@ def _tenant(request: Request, *parameters: str) -> str:
 async def delete_turns(request: Request) -> Response:
     """Delete the turns of a tenant, or of one of its sessions, received before a time (default: now).
 
-    The answer names the time. Ask again with ``before`` set to it, and what came later stays.
+    The answer names the time. Ask again with ``before`` set to it, and what came later stays. A time
+    to come is refused: asked for again, it would take what came since.
     """
     tenant = _tenant(request, "session", "before")
     service = service_of(request)
+    now_us = time.time_ns() // 1000
     before_us = time_of(request.query_params.get("before", ""))
     if before_us is None:
-        before_us = time.time_ns() // 1000
+        before_us = now_us
+    if before_us > now_us:
+        raise QueryError(f"before must not lie in the future: here it is {views.exact_moment(now_us)}")
     scope = deletion.Scope(
         tenant=tenant, before_us=before_us, session_id=request.query_params.get("session", "")
     )
