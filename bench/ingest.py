@@ -219,7 +219,7 @@ class Bench:
                 tell(used, what, count / took, tails(latencies), spent)
 
     async def steady(self) -> None:
-        """Single POSTs at half of the rate they must reach; on PostgreSQL as a new server and as a used one."""
+        """Single POSTs at half of the rate they must reach; on PostgreSQL a new server and a used one."""
         if self._engine == engines.SQLITE:
             with self._store() as used:
                 await self._steady(used, "steady, derivation on")
