@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from msgspec import Struct
 
 from ingest.portable import LineError, decode, encode, encode_lost
-from ingest.store.connection import CollisionError, Connection, Engine
+from ingest.store.connection import CollisionError, Connection, Engine, TooLargeError
 from ingest.store.portable import (
     Carried,
     Choice,
@@ -37,6 +37,8 @@ Refused = Callable[[int, str], None]
 Group = list[tuple[int, Carried]]
 """Turns, each with the number of its line."""
 CONFLICT: Final = "its id or its idempotency key is another turn's here"
+TOO_LARGE: Final = "it is too large for this store"
+_LEFT_OUT: Final = {Landing.CONFLICT: CONFLICT, Landing.TOO_LARGE: TOO_LARGE}
 _LINE_BYTES: Final = 512 * 1024 * 1024
 _GROUP: Final = 200
 _GROUP_BYTES: Final = 4 * 1024 * 1024
@@ -131,14 +133,24 @@ def bring_in(engine: Engine, lines: BinaryIO, told: Progress, refused: Refused) 
 
     with closing(engine.writer()) as connection:
         for group, read in groups(lines, left_out):
-            for (number, _), landing in zip(group, _commit(connection, group), strict=True):
+            for (number, _), landing in zip(group, _landings(connection, group), strict=True):
                 outcome.stored += landing is Landing.STORED
                 outcome.there += landing is Landing.THERE
-                if landing is Landing.CONFLICT:
-                    left_out(number, CONFLICT)
+                if landing in _LEFT_OUT:
+                    left_out(number, _LEFT_OUT[landing])
             told(read, 0)
             time.sleep(_GIVE_WAY_S)
     return outcome
+
+
+def _landings(connection: Connection, group: Group) -> list[Landing]:
+    """What became of each of a group. Where one is too large for the store, each goes alone."""
+    try:
+        return _commit(connection, group)
+    except TooLargeError:
+        if len(group) == 1:
+            return [Landing.TOO_LARGE]
+        return [landing for one in group for landing in _landings(connection, [one])]
 
 
 def _commit(connection: Connection, group: Group) -> list[Landing]:

@@ -82,6 +82,8 @@ class Landing(StrEnum):
     """The same turn is stored, under this id or as a duplicate of it."""
     CONFLICT = "conflict"
     """Its id or its strict key is another turn's."""
+    TOO_LARGE = "too large"
+    """The engine takes no row that large."""
 
 
 def begin_snapshot(connection: Connection) -> None:

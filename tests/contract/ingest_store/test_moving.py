@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -14,12 +14,13 @@ from msgspec import structs
 
 from ingest import portable
 from ingest.app import engine_of
-from ingest.archive import CONFLICT, ArchiveError, Outcome, bring_in, write_out
+from ingest.archive import CONFLICT, TOO_LARGE, ArchiveError, Outcome, bring_in, write_out
 from ingest.ids import uuid7
 from ingest.store import portable as rows_between
-from ingest.store import turns
-from ingest.store.connection import UnavailableError
+from ingest.store import sqlite, turns
+from ingest.store.connection import Row, TooLargeError, UnavailableError, Value
 from ingest.store.portable import Choice, Landing
+from ingest.store.postgres import PostgresConnection, PostgresEngine
 from ingest.store.rows import State
 from tests.paths import needs
 from tests.unit.ingest.engines import ENGINES, HAS_POSTGRES, POSTGRES, SQLITE, database
@@ -159,6 +160,29 @@ def test_a_damaged_line_is_told_by_its_number_and_the_rest_goes_in(database_url:
     outcome, refused = imported(database_url, lines)
     assert outcome == Outcome(stored=3, refused=2)
     assert [number for number, _ in refused] == [2, 5]
+
+
+def test_a_line_too_large_for_the_store_is_told_by_its_number_and_the_rest_goes_in(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = made_lines(tmp_path, 5)
+    (lines[2],) = made_lines(tmp_path, 1, key="large", noise=1 << 21)
+    if isinstance(engine_of(database_url), PostgresEngine):
+        monkeypatch.setattr(PostgresConnection, "run", refusing_large(PostgresConnection.run))
+    else:
+        monkeypatch.setattr(sqlite, "_MAX_BLOB", 1 << 20)
+    assert imported(database_url, lines) == (Outcome(stored=4, refused=1), [(3, TOO_LARGE)])
+
+
+def refusing_large(run: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
+    """PostgreSQL's limit of a GB, at a MB: it answers in these words, which end the transaction."""
+
+    def refusing(connection: PostgresConnection, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        if any(isinstance(value, bytes) and len(value) > 1 << 20 for value in values):
+            raise TooLargeError("PostgreSQL: invalid memory alloc request size")
+        return run(connection, sql, values)
+
+    return refusing
 
 
 def made_lines(directory: Path, count: int, key: str = "", **members: Any) -> list[bytes]:
