@@ -210,7 +210,9 @@ class Spool:
         )
         timeout = None if due_ns is None else max(0.0, (due_ns - self._clock()) / 1e9)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout)
+            # Not asyncio.wait_for: before 3.12 it can lose a cancellation to the event, and a stop with it.
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
 
     async def claim(
         self,

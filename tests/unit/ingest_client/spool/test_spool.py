@@ -649,3 +649,23 @@ def _sql(database: Path, *statements: str) -> None:
     for statement in statements:
         connection.execute(statement)
     connection.close()
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_waiting_can_be_stopped_whenever_work_comes(place: Place, steps: int) -> None:
+    """A cancellation that was lost here, at the moment in which work came, kept a worker from stopping."""
+    spool = await place.open()
+    await place.keep(spool, "t1")
+    (first,) = await spool.claim(1, LARGE, place.clock(), per_tenant=1)
+    await spool.retry(first.seq, place.clock() + 60 * SECOND, Tried(1))
+    assert await spool.claim(1, LARGE, place.clock(), per_tenant=1) == []
+    waiting = asyncio.create_task(spool.wait_for_work())  # noqa: RUF100, TID251
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    spool._changed.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if not waiting.done():
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
