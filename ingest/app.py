@@ -62,7 +62,7 @@ made every statement of the writer wait for the event loop that long."""
 _KEEP_ALIVE_S: Final = 75
 """Idle connections live longer than a sidecar's pauses: a POST must not meet one that is closing."""
 _RELOAD_S: Final = 5.0
-_LISTEN_AGAIN_S: Final = 1.0
+_LISTEN_AGAIN_S: Final = 0.25
 _QUERY: Final = "correct the query; the same one will be refused again"
 _LOOPBACK: Final = frozenset(("", "127.0.0.1", "localhost", "::1"))
 
@@ -195,7 +195,7 @@ def _unheard(_: Sequence[Event]) -> None:
 
 
 async def _hear(service: Service) -> None:
-    """Publish what any instance on this database tells."""
+    """Publish what any instance on this database tells, and a gap whenever something may have been missed."""
     loop = asyncio.get_running_loop()
     stopped = threading.Event()
     failures = service.metrics.channel_failures
@@ -209,13 +209,19 @@ async def _hear(service: Service) -> None:
             return
         loop.call_soon_threadsafe(service.hub.publish, events)
 
+    def began() -> None:
+        loop.call_soon_threadsafe(service.hub.interrupted)
+
     def listen_on() -> None:
         while not stopped.is_set():
             try:
-                service.store.listen(heard, stopped)
-            except Exception:  # noqa: BLE001 -- whatever it is, nobody would hear of anything until a restart
+                service.store.listen(heard, began, stopped)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, nobody would hear of anything until a restart
                 failures.labels(ChannelFailure.CHANNEL).inc()
-                _log.exception("the event channel failed, and is listened to again")
+                bug = not isinstance(error, UnavailableError)
+                _log.warning(
+                    "the event channel failed, and is listened to again: %a", str(error), exc_info=bug
+                )
                 stopped.wait(_LISTEN_AGAIN_S)
 
     listening = asyncio.create_task(asyncio.to_thread(listen_on))

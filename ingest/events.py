@@ -2,7 +2,8 @@
 
 The hub is the seam behind every commit of derived turns and every deletion: the event
 stream reads it, and so may search, publishing and pages. A listener has a bounded queue;
-one that does not keep up is told that it missed something (``gap``), never waited for.
+one that does not keep up is told that it missed something (``gap``), never waited for. So is
+everybody when the channel between instances was away.
 """
 
 import asyncio
@@ -35,6 +36,10 @@ class Listener:
             else:
                 self._queue.put_nowait(event)
 
+    def interrupted(self) -> None:
+        """Queue a ``gap``: nobody knows how many events came and went unheard."""
+        self.offer((Event(kind=GAP, tenant=self._tenant),))
+
     async def next(self) -> Event:
         """The next event; after missed ones a ``gap`` whose ``turns`` is how many."""
         if self._missed and self._queue.empty():
@@ -54,6 +59,11 @@ class Hub:
         """Tell everybody; never waits."""
         for listener in self._listeners:
             listener.offer(events)
+
+    def interrupted(self) -> None:
+        """Tell everybody that events may have come which nobody here heard of."""
+        for listener in self._listeners:
+            listener.interrupted()
 
     @asynccontextmanager
     async def listen(self, tenant: str) -> AsyncGenerator[Listener]:

@@ -21,6 +21,10 @@ class UnavailableError(StoreError):
     """The world failed (database away, disk full): the same call may work later."""
 
 
+class LateError(UnavailableError):
+    """A read took longer than a read may: its connection is sound, and the same call would take as long."""
+
+
 class BeginError(UnavailableError):
     """The transaction could not even begin: nothing was done, a new connection may do it."""
 
@@ -105,8 +109,12 @@ class Engine(Protocol):
     notifies: bool
     """Whether :meth:`listen` hears what connections notify: instances on several machines do."""
 
-    def listen(self, heard: Callable[[str], None], stopped: Event) -> None:
-        """Call ``heard`` with every payload, in this thread, until ``stopped``."""
+    def listen(self, heard: Callable[[str], None], listening: Callable[[], None], stopped: Event) -> None:
+        """Call ``listening`` once it listens, then ``heard`` with every payload, until ``stopped``.
+
+        In this thread. Raises :class:`UnavailableError` when the connection is lost: what is told until
+        the next call is lost, too.
+        """
         ...
 
     def prepare(self) -> None:

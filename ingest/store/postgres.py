@@ -6,7 +6,6 @@ SQLite. Durability is the server's: ``synchronous_commit`` is switched on for ev
 writing connection, and a server with ``fsync`` off is refused.
 """
 
-import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -22,6 +21,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 from ingest.store.connection import (
     BeginError,
     CollisionError,
+    LateError,
     Purpose,
     Row,
     TooLargeError,
@@ -30,9 +30,10 @@ from ingest.store.connection import (
 )
 from ingest.store.schema import STEPS, NewerSchemaError, statements
 
-_log = logging.getLogger("steno.ingest.store")
 _MIGRATION_LOCK: Final = 7_305_001
 _CHANNEL: Final = "steno_ingest"
+_READ_S: Final = 30.0
+"""No list takes a second: a statement that takes so long waits for a lock, or for a server that is ill."""
 _LISTEN_S: Final = 0.25
 _CONNECTING: Final = {
     "connect_timeout": "5",
@@ -62,6 +63,8 @@ def _translated() -> Generator[None]:
         raise CollisionError(str(error)) from error
     except psycopg.errors.ProgramLimitExceeded as error:
         raise TooLargeError(f"PostgreSQL: {error}".strip()) from error
+    except psycopg.errors.QueryCanceled as error:
+        raise LateError(f"PostgreSQL: {error}".strip()) from error
     except (
         psycopg.OperationalError,
         psycopg.InterfaceError,
@@ -189,18 +192,17 @@ class PostgresEngine:
         self._url = url
         self.directory: Path | None = None
 
-    def listen(self, heard: Callable[[str], None], stopped: Event) -> None:
-        """LISTEN, again after every loss of the connection (what was said meanwhile is lost)."""
-        while not stopped.is_set():
-            try:
-                with connect(self._url) as listener:
-                    listener.execute(f"LISTEN {_CHANNEL}")
-                    while not stopped.is_set():
-                        for notification in listener.notifies(timeout=_LISTEN_S):
-                            heard(notification.payload)
-            except psycopg.Error as error:
-                _log.warning("the event channel is away: %a", str(error))
-                stopped.wait(_LISTEN_S)
+    def listen(self, heard: Callable[[str], None], listening: Callable[[], None], stopped: Event) -> None:
+        """LISTEN on a connection of its own, until it is lost."""
+        try:
+            with connect(self._url) as listener:
+                listener.execute(f"LISTEN {_CHANNEL}")
+                listening()
+                while not stopped.is_set():
+                    for notification in listener.notifies(timeout=_LISTEN_S):
+                        heard(notification.payload)
+        except psycopg.Error as error:
+            raise UnavailableError(f"PostgreSQL: {error}".strip()) from error
 
     def prepare(self) -> None:
         """Create the schema, or bring it up to date; one instance does it, the others wait."""
@@ -219,8 +221,9 @@ class PostgresEngine:
         return connection
 
     def reader(self) -> PostgresConnection:
-        """A connection that cannot write."""
+        """A connection that cannot write, and on which no statement takes long: others wait behind it."""
         connection = self._open()
+        connection.run(f"SET statement_timeout = '{_READ_S:g}s'")
         connection.run("SET default_transaction_read_only = on")
         return connection
 

@@ -151,7 +151,7 @@ class SqliteEngine:
         self.directory: Path | None = path.parent
         self._vfs = vfs
 
-    def listen(self, heard: Callable[[str], None], stopped: Event) -> None:
+    def listen(self, heard: Callable[[str], None], listening: Callable[[], None], stopped: Event) -> None:
         """Nothing is heard."""
 
     def prepare(self) -> None:

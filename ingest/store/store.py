@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ingest.store import turns
-from ingest.store.connection import Connection, Engine, UnavailableError
+from ingest.store.connection import Connection, Engine, LateError, UnavailableError
 from ingest.store.rows import NewTurn, Put
 from ingest.store.writer import WriteLimits, Writer
 
@@ -50,9 +50,11 @@ class Store:
         """Whether events come by :meth:`listen`, from every instance, rather than from one's own writes."""
         return self._engine.notifies
 
-    def listen(self, heard: Callable[[str], None], stopped: threading.Event) -> None:
-        """Call ``heard`` with every payload that is notified, in this thread, until ``stopped``."""
-        self._engine.listen(heard, stopped)
+    def listen(
+        self, heard: Callable[[str], None], listening: Callable[[], None], stopped: threading.Event
+    ) -> None:
+        """Hear what is notified, as :meth:`ingest.store.connection.Engine.listen` does."""
+        self._engine.listen(heard, listening, stopped)
 
     @property
     def waiting(self) -> int:
@@ -84,6 +86,8 @@ class Store:
         if connection is not None:
             try:
                 return work(connection)
+            except LateError:
+                raise
             except UnavailableError:  # it may have died while it was idle: once more on a new one
                 self._forget(connection)
         connection = self._engine.reader()
@@ -91,6 +95,8 @@ class Store:
         self._connections.append(connection)
         try:
             return work(connection)
+        except LateError:
+            raise
         except UnavailableError:
             self._forget(connection)
             raise

