@@ -23,6 +23,8 @@ FREE_BYTES: Final = 256 * 1024 * 1024
 """Less free disk than this, and the service says it is not ready: commits will fail soon."""
 _PROBE_S: Final = 2.0
 """A store that has not answered by then takes no turns in time either."""
+_BACKLOG_S: Final = 1.0
+"""The metrics are wanted most when the store is slow: they do not wait for it."""
 _BATCH_TURNS: Final = 64
 """What one commit and one hand-over to a thread are worth; larger batches gain nothing more."""
 _BATCH_BYTES: Final = 1024 * 1024
@@ -78,15 +80,17 @@ async def _trouble(store: Store) -> str:
 
 
 async def metrics(request: Request) -> Response:
-    """Show the metrics."""
+    """Show the metrics; what waits to be derived as it was last known, unless the store says it at once."""
     service = service_of(request)
     service.metrics.queue_depth.set(service.store.waiting)
     try:
-        count, oldest = await service.store.read(backlog)
-    except StoreError:
-        count, oldest = 0, 0
-    service.metrics.derive_lag.set(count)
-    service.metrics.derive_lag_seconds.set(max(0.0, time.time() - oldest / 1e6) if oldest else 0)
+        async with asyncio.timeout(_BACKLOG_S):
+            count, oldest = await service.store.read(backlog)
+    except (StoreError, TimeoutError) as error:
+        _log.warning("what waits to be derived is not known: %a", str(error) or "the store is slow")
+    else:
+        service.metrics.derive_lag.set(count)
+        service.metrics.derive_lag_seconds.set(max(0.0, time.time() - oldest / 1e6) if oldest else 0)
     return Response(generate_latest(service.metrics.registry), media_type=_METRICS_TYPE)
 
 
