@@ -11,7 +11,7 @@ from pathlib import Path
 from capture.outcomes import Outcome, State
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record
-from ingest_client.spool import Spool
+from ingest_client.spool import Spool, SpoolSettings
 from ingest_client.spool.api import AttemptRecord, Backlog, Claimed
 from tests.unit.ingest_client.delivery.patience import eventually
 
@@ -123,7 +123,8 @@ async def kept_queue(root: Path) -> AsyncGenerator[KeptQueue]:
     """A queue over a new spool. At the end the balance must hold, and say of every turn what delivery did;
     the next process must read the same from the disk.
     """
-    spool = await Spool.open(root)
+    # Without patience: many a test ends with its last acknowledgement.
+    spool = await Spool.open(root, SpoolSettings(patience_s=0.0))
     queue = KeptQueue(spool)
     yield queue
     await spool.close(5.0)
