@@ -91,9 +91,9 @@ def begin_snapshot(connection: Connection) -> None:
     connection.run("BEGIN")
     if isinstance(connection, PostgresConnection):
         connection.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-
-
         connection.run("SET LOCAL statement_timeout = 0")  # nobody waits behind it, and it may be large
+
+
 def schema_version(connection: Connection) -> int:
     """The version of the store's schema; 0 where there is none yet."""
     if not isinstance(connection, PostgresConnection):

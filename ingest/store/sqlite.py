@@ -189,7 +189,6 @@ class SqliteEngine:
         return connection
 
 
-def _migrate(connection: SqliteConnection) -> None:
 def _create_private(path: Path) -> None:
     """Make an empty database that only its owner may read, where there is none.
 
@@ -199,6 +198,7 @@ def _create_private(path: Path) -> None:
         os.close(os.open(path.resolve(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
+def _migrate(connection: SqliteConnection) -> None:
     version = _version(connection)
     if version > len(STEPS):
         raise NewerSchemaError(f"the database has schema version {version}, this release knows {len(STEPS)}")
