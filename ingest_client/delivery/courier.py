@@ -143,10 +143,10 @@ class Courier:
 
     def _verdict(self, reply: Reply) -> Verdict:
         fields, status = reply.answer.fields, reply.answer.status
-        if status in (200, 202) and reply.shortfall is None:
-            return classify_status(status)
         cap_s = self.http.delivery.retry_after_cap_s
         wait_s = retry_after_s(fields.get("retry-after"), self.clock.now_ns(), cap_s)
+        if status in (200, 202) and reply.shortfall is None:  # of a batch, perhaps not all of it
+            return classify_status(status, retry_after_s=wait_s)
         return classify_status(
             status, text=self._text(reply), retry_after_s=wait_s, shortfall=reply.shortfall
         )

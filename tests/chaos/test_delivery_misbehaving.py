@@ -1,6 +1,7 @@
 """T5: an ingest that misbehaves in every way we know loses no turn and holds up nobody else."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 
@@ -371,6 +372,23 @@ async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone(queue: Ke
         await queue.until("acknowledged", 20, timeout_s=2)
     assert all(attempt.delay_s == 60 for attempt in attempts(queue))
     assert sum(b'"tenant":"a"' in request.body for request in ingest.posts) == 1
+
+
+async def test_turns_over_quota_in_a_batch_that_was_accepted_wait_as_asked(queue: KeptQueue) -> None:
+    """202 for the batch, 429 for its later half, Retry-After: 60: nobody asks again before."""
+
+    async def half(request: Request, talk: Talk) -> None:
+        ids = request.turn_ids()
+        results = [{"index": n, "id": i, "status": 429 if n >= 10 else 202} for n, i in enumerate(ids)]
+        await talk.answer(202, json.dumps({"results": results}).encode(), "Retry-After: 60")
+
+    async with peer(half) as ingest, delivering(queue, quick(ingest.url)) as delivery:
+        await queue.put(queue.turn(seq) for seq in range(20))
+        await queue.until("acknowledged", 10)
+        await eventually(lambda: len(attempts(queue)) == 10)
+    assert delivery.counters.attempts[Reason.THROTTLED] == 10
+    assert all(attempt.delay_s == 60 for attempt in attempts(queue))
+    assert len(ingest.posts) == 1
 
 
 async def test_without_results_a_rejection_sends_all_turns_again_singly(queue: KeptQueue) -> None:
