@@ -14,14 +14,16 @@ from msgspec import Struct, structs
 
 from ingest.store import tables, turns
 from ingest.store.connection import Connection, Purpose, Row, Value
+from ingest.store.keys import key_hash
 from ingest.store.postgres import PostgresConnection
 from ingest.store.rows import Body, State, TurnRow
 from ingest.store.schema import DERIVED
-from ingest.store.turns import NAME_LIMIT, clean
+from ingest.store.turns import NAME_LIMIT, TEXT_LIMIT, clean
 
 _PAGE: Final = 200
 _PAGE_BYTES: Final = 16 * 1024 * 1024
 _LOOKUP: Final = 400
+_REPAIRED: Final = "\ufffd"
 _NAMES: Final = ("agent_name", "model", "harness_id", "harness_session_id", "thread_id")
 _TEXTS: Final = ("project", "reason", "request_id", "provider")
 _SIZE: Final = TurnRow.__struct_fields__.index("body_bytes")
@@ -162,6 +164,7 @@ def put_back(connection: Connection, brought: Sequence[Carried]) -> list[Landing
 
     The rules are those of :func:`ingest.store.turns.put`, but for the id, which stays.
     """
+    brought = [_keyed(one) for one in brought]
     connection.alone(Purpose.PUT)
     ids = _by_id(connection, [one.turn.id for one in brought])
     keys = _by_key(connection, {one.key_hash for one in brought if one.key_hash is not None})
@@ -177,6 +180,18 @@ def put_back(connection: Connection, brought: Sequence[Carried]) -> list[Landing
             known.append(_Known(one.digest, one.turn.state, one.strict))
     _insert(connection, new)
     return landings
+
+
+def _keyed(one: Carried) -> Carried:
+    """With the hash of its tenant and request id, whatever was brought: the tenant may have been renamed.
+
+    A request id that was cut or repaired on its way into its column is not the key: its hash stays.
+    """
+    turn = one.turn
+    if one.key_hash is not None and (len(turn.request_id) >= TEXT_LIMIT or _REPAIRED in turn.request_id):
+        return one
+    hashed = key_hash(turn.tenant, turn.request_id) if turn.request_id else None
+    return structs.replace(one, key_hash=hashed)
 
 
 def _landing(one: Carried, same_id: tuple[str, bytes] | None, known: Sequence[_Known]) -> Landing:

@@ -89,8 +89,8 @@ def turns(connection: Connection, page: Page) -> list[Found]:
         return []  # only accepted turns are derived, and have a step
     main, join = ("s", "JOIN") if filters else ("t", "LEFT JOIN")
     order = (f"{main}.received_at_us", f"{main}.seq")
-    if page.request_id:  # few turns: their key tells them, and its hash the tenant
-        where = _Where("t.key_hash = ?", key_hash(page.tenant, page.request_id))
+    if page.request_id:  # few turns: their key tells them
+        where = _Where("t.key_hash = ? AND t.tenant = ?", key_hash(page.tenant, page.request_id), page.tenant)
         order = (f"+{order[0]}", f"+{order[1]}")  # not by an index: SQLite would read all turns in order
     else:
         where = _Where(f"{main}.tenant = ?", page.tenant)
@@ -138,8 +138,8 @@ def turn(connection: Connection, tenant: str, identifier: str) -> Found | None:
     sql = f"SELECT {_TURN}, {_STEP} FROM turns t LEFT JOIN steps s ON s.seq = t.seq WHERE"  # noqa: S608 -- constants
     rows = connection.run(f"{sql} t.id = ? AND t.tenant = ?", (clean(identifier), tenant))
     if not rows:
-        by_key = f"{sql} t.key_hash = ? ORDER BY t.state, t.seq DESC LIMIT 1"
-        rows = connection.run(by_key, (key_hash(tenant, identifier),))
+        by_key = f"{sql} t.key_hash = ? AND t.tenant = ? ORDER BY t.state, t.seq DESC LIMIT 1"
+        rows = connection.run(by_key, (key_hash(tenant, identifier), tenant))
     return _found(rows[0]) if rows else None
 
 
@@ -147,9 +147,9 @@ def attempts(connection: Connection, turn: TurnRow) -> list[TurnRow]:
     """Every turn posted under the same request id, this one included, oldest first."""
     if not turn.request_id:
         return [turn]
-    same = "t.key_hash = (SELECT key_hash FROM turns WHERE seq = ?)"
+    same = "t.key_hash = (SELECT key_hash FROM turns WHERE seq = ?) AND t.tenant = ?"
     sql = f"SELECT {_TURN} FROM turns t WHERE {same} ORDER BY +t.seq LIMIT 100"  # noqa: S608 -- constants
-    return [tables.load(TurnRow, row) for row in connection.run(sql, (turn.seq,))]
+    return [tables.load(TurnRow, row) for row in connection.run(sql, (turn.seq, turn.tenant))]
 
 
 def sessions(connection: Connection, page: Page) -> list[SessionRow]:

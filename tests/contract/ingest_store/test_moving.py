@@ -17,11 +17,12 @@ from ingest.app import engine_of
 from ingest.archive import CONFLICT, TOO_LARGE, ArchiveError, Outcome, bring_in, write_out
 from ingest.ids import uuid7
 from ingest.store import portable as rows_between
-from ingest.store import sqlite, turns
+from ingest.store import reads, sqlite, turns
 from ingest.store.connection import Row, TooLargeError, UnavailableError, Value
 from ingest.store.portable import Choice, Landing
 from ingest.store.postgres import PostgresConnection, PostgresEngine
-from ingest.store.rows import State
+from ingest.store.reads import Page
+from ingest.store.rows import Fate, State
 from tests.paths import needs
 from tests.unit.ingest.engines import ENGINES, HAS_POSTGRES, POSTGRES, SQLITE, database
 from tests.unit.ingest.rows import new_turn
@@ -238,6 +239,47 @@ def test_another_turn_under_the_same_id_is_a_conflict(database_url: str, tmp_pat
     other = structs.replace(one, digest=b"x" * 16, key_hash=b"y" * 16)
     assert imported(database_url, [line])[0] == Outcome(stored=1)
     assert imported(database_url, [portable.encode(other)])[1] == [(1, CONFLICT)]
+
+
+def test_a_turn_of_a_renamed_tenant_is_known_by_its_key_there_and_nowhere_else(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The hash on the line is that of the tenant before: with it the old one's keys would be taken."""
+    lines = [line.replace(b'"tenant":"default"', b'"tenant":"renamed"') for line in made_lines(tmp_path, 2)]
+    assert imported(database_url, lines)[0] == Outcome(stored=2)
+    connection = engine_of(database_url).writer()
+    assert reads.turn(connection, "default", "key 0") is None
+    found = reads.turn(connection, "renamed", "key 0")
+    assert found is not None
+    new = [new_turn("new", key="key 0"), new_turn("made 0", key="key 0", tenant="renamed")]
+    puts = turns.put(connection, new)
+    connection.close()
+    assert [(put.fate, put.reused) for put in puts] == [(Fate.STORED, False), (Fate.DUPLICATE, False)]
+    assert puts[1].id == found.turn.id
+
+
+def test_a_request_id_that_was_cut_keeps_the_hash_of_the_whole(database_url: str, tmp_path: Path) -> None:
+    lines = [portable.decode(line) for line in made_lines(tmp_path, 1)]
+    cut = [structs.replace(one, turn=structs.replace(one.turn, request_id="x" * 1024)) for one in lines]
+    assert imported(database_url, [portable.encode(one) for one in cut])[0] == Outcome(stored=1)
+    assert [portable.decode(line).key_hash for line in exported(database_url)] == [lines[0].key_hash]
+
+
+def test_a_request_id_finds_turns_of_its_tenant_only(database_url: str) -> None:
+    """Whatever hash a turn is kept under: that of another tenant is nobody's way to it."""
+    engine = engine_of(database_url)
+    engine.prepare()
+    connection = engine.writer()
+    turns.put(connection, [new_turn("a", key="k"), new_turn("b", key="k")])
+    connection.run("UPDATE turns SET tenant = 'other' WHERE seq = (SELECT max(seq) FROM turns)")
+    found = reads.turn(connection, "default", "k")
+    assert found is not None
+    assert [one.tenant for one in reads.attempts(connection, found.turn)] == ["default"]
+    listed = reads.turns(connection, Page(tenant="default", limit=9, request_id="k"))
+    assert [one.turn.seq for one in listed] == [found.turn.seq]
+    connection.run("UPDATE turns SET tenant = 'other'")
+    assert reads.turn(connection, "default", "k") is None
+    connection.close()
 
 
 def test_two_of_one_turn_in_one_file_are_one(database_url: str, tmp_path: Path) -> None:
