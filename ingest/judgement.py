@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from capture import jsontext
-from ingest.envelope import Envelope, Reduced
-from ingest.members import MembersError, split
+from ingest.envelope import Envelope
+from ingest.members import MembersError, fold, split
 
 
 class _Message(Struct, frozen=True):
@@ -118,20 +118,28 @@ def unprocessable(envelope: Envelope) -> str | None:
         check(envelope.request)
     except (msgspec.ValidationError, jsontext.JsonError) as error:
         return f"cannot parse request: {error}"
-    cut = envelope.facts.interrupted or envelope.facts.partial
-    return _unusable(envelope.reduced, begun=not cut)
+    return _unusable(envelope)
 
 
-def _unusable(reduced: Reduced, *, begun: bool) -> str | None:
-    """What the reduced response lacks, or None. An answer that was cut (``meta.partial``, ``interrupted``)
-    may not have come to its content: its request is worth keeping.
-    """
-    message = reduced.message
+def _unusable(envelope: Envelope) -> str | None:
+    """What the reduced response lacks, or None."""
+    message = envelope.reduced.message
     if message is None or not message.role:
         return "invalid reduced response: missing response.message.role"
-    if not message.content and begun:
+    if not message.content and not _may_be_empty(envelope):
         return "invalid reduced response: missing response.message.content"
     for index, block in enumerate(message.content or ()):
         if block is None or not block.type:
             return f"invalid reduced response: missing response.message.content[{index}].type"
     return None
+
+
+def _may_be_empty(envelope: Envelope) -> bool:
+    """Whether an answer without content says why it has none.
+
+    One that was cut (``meta.partial``, ``interrupted``) may not have come to it; of a whole one, whose tokens
+    all went into its reasoning, or whose prompt was blocked, the producer's own view (``meta.canonical``) tells.
+    """
+    if envelope.facts.interrupted or envelope.facts.partial:
+        return True
+    return fold(split(envelope.meta), ("canonical",)).get("canonical", b"").startswith(b"{")

@@ -315,3 +315,20 @@ async def test_an_exchange_that_was_cut_before_its_content_began_is_kept(client:
     assert shown["request"]["messages"] == [{"role": "user", "content": "who am I?"}]
     assert (await client.rows("SELECT status FROM steps")) == [("interrupted",)]
     assert (await client.rows("SELECT status FROM runs")) == [("interrupted",)]
+
+
+@pytest.mark.parametrize("seen", [{}, {"result": "max_tokens", "stop_reason": "length"}])
+async def test_an_answer_that_is_whole_and_empty_is_kept_where_its_producer_saw_why(
+    client: Client, seen: dict[str, Any]
+) -> None:
+    """A view without a message's role is not enough."""
+    empty: dict[str, Any] = {"message": {"role": "assistant", "content": []}, "done": True}
+    assert (await client.turn(turn(response=empty, meta={"canonical": None}))).status_code == 422
+    nobody = {"message": {"content": []}, "done": True}
+    assert (await client.turn(turn(response=nobody, meta={"Canonical": seen}))).status_code == 422
+    answer = await client.turn(turn(response=empty, meta={"canonical": seen}))
+    assert answer.status_code == 202
+    await derived(client)
+    shown = await get(client, f"/v1/turns/{answer.headers['steno-turn-id']}")
+    assert shown["canonical"]["result"] == seen.get("result", shown["canonical"]["result"])
+    assert await client.rows("SELECT count(*) FROM derive_failures") == [(0,)]
