@@ -13,11 +13,11 @@ async def test_what_holds_the_loop_is_seen() -> None:
     lag = LoopLag(registry)
     measuring = asyncio.ensure_future(lag.run())
     await asyncio.sleep(0.05)
-    time.sleep(0.2)  # noqa: ASYNC251 - this is what it is to see
+    time.sleep(0.3)  # noqa: ASYNC251 - this is what it is to see
     await asyncio.sleep(0.05)
     measuring.cancel()
-    assert 0.15 < lag.worst_s() < 5
-    assert (registry.get_sample_value("steno_loop_lag_worst_seconds") or 0) > 0.15
+    assert 0.2 < lag.worst_s() < 5
+    assert (registry.get_sample_value("steno_loop_lag_worst_seconds") or 0) > 0.2
     seen = registry.get_sample_value("steno_loop_lag_seconds_count") or 0
     fast = registry.get_sample_value("steno_loop_lag_seconds_bucket", {"le": "0.1"}) or 0
     assert seen - fast >= 1
