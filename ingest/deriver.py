@@ -31,6 +31,7 @@ _COMING_S: Final = 0.25
 _GATHER_S: Final = 0.05
 """From one batch to the next while turns come: what a batch costs besides its turns is shared."""
 _IDLE_S: Final = 1.0
+_LOOK_S: Final = 0.02
 _TROUBLE_S: Final = 1.0
 
 Failure: TypeAlias = tuple[int, str]
@@ -68,7 +69,6 @@ class Deriver:
         self._store = store
         self._metrics = metrics
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
         self._woken_at_s = -math.inf
         self.stopping = False
         self.running = False
@@ -76,18 +76,21 @@ class Deriver:
     def wake(self) -> None:
         """Something new waits."""
         self._woken_at_s = time.monotonic()
-        self._idle.clear()
         self._wake.set()
 
     async def settled(self, within_s: float) -> bool:
-        """Wait until nothing waits, at most ``within_s`` seconds; whether that came to pass.
+        """Wait until what is stored by now is derived, by whichever instance; whether that came to pass.
 
-        Does not wait where nobody derives.
+        At most ``within_s`` seconds, and not at all where nobody derives. Raises StoreError.
         """
-        if not self.running:
-            return False
         try:
-            await asyncio.wait_for(self._idle.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                newest = await self._store.read(derived_tables.newest_pending)
+                self._wake.set()  # another instance may have stored it, and not derive
+                while await self._store.read(lambda connection: derived_tables.waits(connection, newest)):
+                    if not (self.running or self._store.notifies):
+                        return False
+                    await asyncio.sleep(_LOOK_S)
         except TimeoutError:
             return False
         return True
@@ -113,7 +116,6 @@ class Deriver:
                 await self._rest(_TROUBLE_S)
                 continue
             if not busy and not self._wake.is_set():
-                self._idle.set()
                 await self._rest(_IDLE_S)
 
     async def step(self) -> bool:

@@ -80,6 +80,16 @@ def pending(connection: Connection, limit: int) -> list[Waiting]:
     return [Waiting(turn, bodies.get(turn.seq)) for turn in found]
 
 
+def newest_pending(connection: Connection) -> int:
+    """The sequence number of the newest turn that waits; 0 for none."""
+    return cast("int", connection.run("SELECT COALESCE(max(seq), 0) FROM pending")[0][0])
+
+
+def waits(connection: Connection, newest: int) -> bool:
+    """Whether a turn waits that is no newer than ``newest``."""
+    return bool(connection.run("SELECT 1 FROM pending WHERE seq <= ? LIMIT 1", (newest,)))
+
+
 def backlog(connection: Connection) -> tuple[int, int]:
     """How many turns wait, and when the oldest of them came (0: none waits)."""
     count, oldest = connection.run("SELECT count(*), min(seq) FROM pending")[0]

