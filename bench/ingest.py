@@ -30,9 +30,9 @@ import psycopg
 from bench import ingest_bulk
 from bench.ingest_load import batches, envelope, flood, percentile, steady
 from ingest.access import OPEN
-from ingest.app import engine_of
 from ingest.intake import Posted, Prepared, prepare, stamp
 from ingest.store import turns
+from ingest.store.engines import engine_of
 from ingest.store.rows import NewTurn
 from tests.unit.ingest import engines
 

@@ -13,10 +13,10 @@ from hashlib import sha256
 
 import psycopg
 
-from ingest.app import engine_of
 from ingest.ids import RANDOM_BYTES, uuid7
 from ingest.store import tables
 from ingest.store.connection import Connection, Engine, Value
+from ingest.store.engines import engine_of
 from ingest.store.keys import key_hash
 from ingest.store.postgres import PostgresEngine
 from ingest.store.rows import COUNTS, RunRow, SessionRow, StepRow, UsageRow

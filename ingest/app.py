@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 import uvicorn
@@ -44,11 +44,11 @@ from ingest.retention import Retention
 from ingest.routes import router
 from ingest.service import Service
 from ingest.settings import IngestSettings
-from ingest.store.connection import Engine, StoreError, UnavailableError
-from ingest.store.postgres import PostgresEngine, UnsafeServerError
+from ingest.store.connection import StoreError, UnavailableError
+from ingest.store.engines import UrlError, engine_of
+from ingest.store.postgres import UnsafeServerError
 from ingest.store.rows import Event
 from ingest.store.schema import NewerSchemaError
-from ingest.store.sqlite import SqliteEngine
 from ingest.store.store import Store
 from ingest.store.writer import WriteLimits
 from ingest.tenant_rules import TenantRulesError
@@ -80,14 +80,12 @@ class Application:
     service: Service
 
 
-def engine_of(url: str) -> Engine:
-    """The engine that a database URL names. Raises :class:`StartError`."""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite" and parts.path.strip("/"):
-        return SqliteEngine(Path(parts.path.removeprefix("/")))
-    if parts.scheme in ("postgresql", "postgres"):
-        return PostgresEngine(url)
-    raise StartError(f"database_url must be sqlite:///PATH or postgresql://…, not {parts.scheme or url!r}")
+def _store(settings: IngestSettings) -> Store:
+    limits = WriteLimits(queue_jobs=settings.queue_jobs, queue_bytes=settings.queue_bytes)
+    try:
+        return Store(engine_of(settings.database_url), limits)
+    except UrlError as error:
+        raise StartError(str(error)) from error
 
 
 def _access(settings: IngestSettings) -> Access:
@@ -124,8 +122,7 @@ def _version() -> str:
 def build(settings: IngestSettings) -> Application:
     """Make every part. Nothing is opened yet, but an event loop must be running when it starts."""
     metrics = Metrics(CollectorRegistry())
-    limits = WriteLimits(queue_jobs=settings.queue_jobs, queue_bytes=settings.queue_bytes)
-    store = Store(engine_of(settings.database_url), limits)
+    store = _store(settings)
     hub = Hub()
     # Where instances share a database, each hears of its own events as of the others'.
     publish = _unheard if store.notifies else hub.publish

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Final, cast
 
-from steno.errors import CommandError
+from steno.errors import CommandError, not_installed
 
 COMMANDS: Final[Mapping[str, str]] = {
     "up": "run the whole path here, with a real Envoy, and show one turn",
@@ -69,7 +69,4 @@ def _command(name: str) -> ModuleType:
     try:
         return import_module(f"steno.commands.{name}")
     except ModuleNotFoundError as error:
-        raise CommandError(
-            f"`steno {name}` needs {error.name}, which is not installed: pip install 'steno[demo]' brings all"
-            " that any command needs, 'steno[ingest]' what the ingest service needs"
-        ) from error
+        raise not_installed(name, error) from error

@@ -59,3 +59,11 @@ def _give_output_up() -> None:
     except OSError:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def not_installed(command: str, error: ModuleNotFoundError) -> CommandError:
+    """What to say where a command cannot import what it needs: the extra that brings it."""
+    return CommandError(
+        f"`steno {command}` needs {error.name}, which is not installed: pip install 'steno[demo]' brings all"
+        " that any command needs, 'steno[ingest]' what the ingest service needs"
+    )

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import cast
 
 from extproc.logs import log_to_stderr
-from ingest.app import StartError, run
 from ingest.retention import Rule, read_rules
 from ingest.settings import IngestSettings
 from ingest.tenant_rules import TenantRulesError
 from steno.commands.ingest_store import add_actions
+from steno.errors import not_installed
 from steno.settings.flags import add_flags, read_flags
 from steno.settings.load import SettingsError
 
@@ -26,6 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    try:  # a web server, which help and the actions do without
+        from ingest.app import StartError, run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise not_installed("ingest", error) from error
     values = read_flags(parsed, "ingest")
     log_to_stderr("ingest", cast("str", values["ingest.log_level"]))
     try:

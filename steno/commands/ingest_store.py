@@ -14,11 +14,11 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from ingest.app import StartError, engine_of
 from ingest.archive import ArchiveError, bring_in, write_out
 from ingest.backup import back_up, restore
 from ingest.files import whole
 from ingest.store.connection import Engine, StoreError
+from ingest.store.engines import UrlError, engine_of
 from ingest.store.portable import Choice
 from ingest.store.postgres import UnsafeServerError
 from ingest.store.rows import State
@@ -82,7 +82,7 @@ def _store(parsed: argparse.Namespace) -> Generator[Engine]:
         yield engine_of(url)
     except StoreError as error:
         raise CommandError(f"the store cannot be used: {error}") from error
-    except (StartError, ArchiveError, NewerSchemaError, UnsafeServerError) as error:
+    except (UrlError, ArchiveError, NewerSchemaError, UnsafeServerError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{error.filename or 'the file'}: {error.strerror or error}") from error

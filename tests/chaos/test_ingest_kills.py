@@ -19,10 +19,11 @@ import httpx
 import psycopg
 import pytest
 
-from ingest.app import engine_of, listen, serve
+from ingest.app import listen, serve
 from ingest.settings import IngestSettings
 from ingest.store import turns
 from ingest.store.connection import Connection, UnavailableError
+from ingest.store.engines import engine_of
 from ingest.store.sqlite import SqliteEngine
 from tests.chaos.disks import Faults, FaultyVfs, ForgetfulDisk
 from tests.paths import needs

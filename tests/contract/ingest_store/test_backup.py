@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from ingest.app import engine_of
 from ingest.archive import ArchiveError, Progress
 from ingest.backup import Form, Made, back_up, restore
 from ingest.deriver import derive_all
@@ -22,6 +21,7 @@ from ingest.store import turns
 from ingest.store.connection import Row
 from ingest.store.deletion import Scope, delete_some
 from ingest.store.derived import pending, save
+from ingest.store.engines import engine_of
 from ingest.store.postgres import PostgresEngine
 from ingest.store.schema import STEPS
 from tests.contract.ingest_store.test_moving import exported, made_lines, without_numbers

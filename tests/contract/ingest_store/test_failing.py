@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ingest.app import engine_of
 from ingest.store import postgres, sqlite
 from ingest.store.connection import Connection, TooLargeError, UnavailableError
+from ingest.store.engines import engine_of
 from ingest.store.store import Store
 from tests.paths import needs
 from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database

@@ -7,10 +7,10 @@ from hashlib import sha256
 import pytest
 from msgspec import structs
 
-from ingest.app import engine_of
 from ingest.ids import uuid7
 from ingest.store import turns
 from ingest.store.connection import Connection, Row
+from ingest.store.engines import engine_of
 from ingest.store.keys import key_hash
 from ingest.store.portable import schema_version
 from ingest.store.postgres import PostgresEngine

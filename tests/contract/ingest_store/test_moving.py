@@ -13,12 +13,12 @@ import pytest
 from msgspec import structs
 
 from ingest import portable
-from ingest.app import engine_of
 from ingest.archive import CONFLICT, TOO_LARGE, ArchiveError, Outcome, bring_in, write_out
 from ingest.ids import uuid7
 from ingest.store import portable as rows_between
 from ingest.store import reads, sqlite, turns
 from ingest.store.connection import Row, TooLargeError, UnavailableError, Value
+from ingest.store.engines import engine_of
 from ingest.store.portable import Choice, Landing
 from ingest.store.postgres import PostgresConnection, PostgresEngine
 from ingest.store.reads import Page

@@ -6,10 +6,10 @@ from typing import cast
 import pytest
 from msgspec import structs
 
-from ingest.app import engine_of
 from ingest.deriver import derive_all
 from ingest.store import deletion, derived, nodes, reads, turns
 from ingest.store.connection import Connection, Row, Value
+from ingest.store.engines import engine_of
 from ingest.store.postgres import PostgresEngine
 from ingest.store.reads import Cursor, Page
 from ingest.store.rows import TurnRow

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from ingest.app import engine_of
 from ingest.store import turns
 from ingest.store.connection import BusyError, Connection, StoreError, UnavailableError
+from ingest.store.engines import engine_of
 from ingest.store.postgres import PostgresEngine
 from ingest.store.rows import Fate, State
 from ingest.store.schema import NewerSchemaError

@@ -25,7 +25,7 @@ import httpx
 import pytest
 import zstandard
 
-from ingest.app import engine_of
+from ingest.store.engines import engine_of
 from tests.paths import PROJECT
 from tests.unit.ingest.engines import ENGINES, database
 from tests.unit.ingest.running import JSON, turn

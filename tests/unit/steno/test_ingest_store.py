@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.app import engine_of
 from ingest.store import turns
+from ingest.store.engines import engine_of
 from steno.cli import main
 from tests.unit.ingest.rows import new_turn
 
