@@ -137,8 +137,8 @@ def _unusable(envelope: Envelope) -> str | None:
 def _may_be_empty(envelope: Envelope) -> bool:
     """Whether an answer without content says why it has none.
 
-    One that was cut (``meta.partial``, ``interrupted``) may not have come to it; of a whole one, whose tokens
-    all went into its reasoning, or whose prompt was blocked, the producer's own view (``meta.canonical``) tells.
+    One that was cut (``meta.partial``, ``interrupted``) may not have come to it. Of a whole one, whose tokens
+    all went into reasoning, or whose prompt was blocked, the producer's own view (``meta.canonical``) tells.
     """
     if envelope.facts.interrupted or envelope.facts.partial:
         return True

@@ -43,6 +43,16 @@ class ChannelFailure(StrEnum):
     """Listening failed, and began again after a moment."""
 
 
+@unique
+class Closed(StrEnum):
+    """Why a connection was closed before it asked for anything."""
+
+    NO_HEAD = "no_head"
+    """No whole head of a request came in time."""
+    CROWDED = "crowded"
+    """As many were open as there are files for."""
+
+
 def provider_label(provider: str) -> str:
     """The provider, folded into a closed set."""
     if not provider:
@@ -103,6 +113,12 @@ class Metrics:
             ("kind",),
             registry=registry,
         )
+        self.closed = Counter(
+            "steno_ingest_connections_closed_total",
+            "Connections closed while no request of theirs was at work, by why.",
+            ("reason",),
+            registry=registry,
+        )
         self.derived = Counter(
             "steno_ingest_derived_turns_total", "Turns derived.", ("result",), registry=registry
         )
@@ -121,6 +137,8 @@ class Metrics:
                 self.stamps.labels(provider, field, source)
         for kind in ChannelFailure:
             self.channel_failures.labels(kind)
+        for reason in Closed:
+            self.closed.labels(reason)
         for excess in Excess:
             self.throttled.labels(excess)
         for result in ("ok", "failed"):
