@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Final, TypeVar, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from capture import jsontext
-from ingest.members import MembersError, fold, split
+from ingest.members import MembersError, elements, fold, split
 
 _NULL: Final = b"null"
 _INT64: Final = 1 << 63
@@ -26,8 +26,8 @@ class EnvelopeError(ValueError):
     """The body is no envelope (400); the text says what is wrong with it."""
 
 
-class ReducedBlock(Struct, frozen=True):
-    """A content block, as far as ingest looks into it."""
+class ReducedBlock(Struct, frozen=True, forbid_unknown_fields=True):
+    """A content block, as far as ingest looks into it: ``content`` is for derivation."""
 
     type: str | None = None
     text: str | None = None
@@ -42,16 +42,17 @@ class ReducedBlock(Struct, frozen=True):
     is_error: bool | None = None
     thinking: str | None = None
     thinking_signature: str | None = None
+    content: Raw | None = None
 
 
-class ReducedMessage(Struct, frozen=True):
+class ReducedMessage(Struct, frozen=True, forbid_unknown_fields=True):
     """Role and blocks of the reduced response."""
 
     role: str | None = None
     content: list[ReducedBlock | None] | None = None
 
 
-class ReducedCounts(Struct, frozen=True):
+class ReducedCounts(Struct, frozen=True, forbid_unknown_fields=True):
     """The usage object; every count is an integer, written as one."""
 
     prompt_tokens: int | None = None
@@ -63,8 +64,12 @@ class ReducedCounts(Struct, frozen=True):
     prompt_duration_ns: int | None = None
 
 
-class Reduced(Struct, frozen=True):
-    """The reduced response, typed (``wire.md`` §3). Absent and null are the same."""
+class Reduced(Struct, frozen=True, forbid_unknown_fields=True):
+    """The reduced response, typed (``wire.md`` §3). Absent and null are the same.
+
+    It and its parts know no other members, so that what decodes at once needs no look at the case of its
+    names: what has others is folded first, which leaves them out.
+    """
 
     model: str | None = None
     created_at: datetime | None = None
@@ -73,6 +78,7 @@ class Reduced(Struct, frozen=True):
     stop_reason: str | None = None
     usage: ReducedCounts | None = None
     extra: dict[str, object] | None = None
+    raw_response: Raw | None = None
 
 
 class MetaFacts(Struct, frozen=True):
@@ -153,11 +159,19 @@ _MEMBERS: Final = (
 )
 _STRING: Final = msgspec.json.Decoder(str | None)
 _BOOL: Final = msgspec.json.Decoder(bool | None)
+_REDUCED: Final = msgspec.json.Decoder(Reduced)
 _READERS: Final[Mapping[type[Struct], msgspec.json.Decoder[Struct]]] = {
     struct: msgspec.json.Decoder(struct) for struct in (Reduced, MetaFacts, SessionFacts)
 }
 """Made here and not at the first envelope: msgspec 0.22 readies a struct type when it is first decoded,
 and a thread that meets a type which another one is about to ready brings the process down."""
+_PARTS: Final[Mapping[type[Struct], Mapping[str, type[Struct]]]] = {
+    Reduced: {"message": ReducedMessage, "usage": ReducedCounts},
+    ReducedMessage: {"content": ReducedBlock},
+}
+"""The members that are objects, or lists of them, whose members' names match without case as well."""
+_UNREAD: Final = frozenset(("raw_response", "content"))
+"""Members of any type."""
 T = TypeVar("T", bound=Struct)
 
 
@@ -188,7 +202,12 @@ def decode(body: bytes) -> Envelope:
 
 def read_reduced(response: bytes) -> Reduced:
     """Read a reduced response. Raises :class:`EnvelopeError`."""
-    return _typed(response, Reduced, "response")
+    if not response:
+        return Reduced()
+    try:
+        return _REDUCED.decode(response)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _typed(response, Reduced, "response")
 
 
 def session_facts(session: bytes) -> SessionFacts:
@@ -259,10 +278,42 @@ def _cased(raw: bytes, struct: type[Struct], name: str) -> bytes:
     except MembersError as error:
         raise EnvelopeError(f"{name} must be an object: {error}") from error
     known = frozenset(struct.__struct_fields__)
+    if struct in _PARTS:
+        return _folded(members, struct)
     if not any(member not in known and member.lower() in known for member in members):
         return raw
-    folded = fold(members, known)
-    return b"{" + b",".join(b'"%s":%s' % (key.encode(), value) for key, value in folded.items()) + b"}"
+    return _joined(fold(members, known))
+
+
+def _folded(members: dict[str, bytes], struct: type[Struct]) -> bytes:
+    """The members of ``struct`` that are read, and of its parts, under their exact names."""
+    typed = {name for name in struct.__struct_fields__ if name not in _UNREAD or name in _parts(struct)}
+    folded = fold(members, typed)
+    return _joined({name: _part(value, _parts(struct).get(name)) for name, value in folded.items()})
+
+
+def _parts(struct: type[Struct]) -> Mapping[str, type[Struct]]:
+    return _PARTS.get(struct, {})
+
+
+def _part(value: bytes, struct: type[Struct] | None) -> bytes:
+    """A part with its names folded; what is of another type is left to be told so."""
+    if struct is None:
+        return value
+    try:
+        if not value.startswith(b"["):
+            return _object(value, struct)
+        return b"[" + b",".join(_object(element, struct) for element in elements(value)) + b"]"
+    except MembersError:
+        return value
+
+
+def _object(value: bytes, struct: type[Struct]) -> bytes:
+    return _folded(split(value), struct) if value.startswith(b"{") else value
+
+
+def _joined(members: Mapping[str, bytes]) -> bytes:
+    return b"{" + b",".join(b'"%s":%s' % (name.encode(), value) for name, value in members.items()) + b"}"
 
 
 def _convert(raw: bytes, struct: type[T]) -> T:

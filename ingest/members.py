@@ -62,6 +62,15 @@ def fold(members: Mapping[str, bytes], known: Iterable[str]) -> dict[str, bytes]
     return folded | {name: value for name, value in members.items() if name in names}
 
 
+def cased(members: Mapping[str, T], known: frozenset[str]) -> Mapping[str, T]:
+    """Decoded members with the known ones under their exact names, and every other as it came."""
+    if known.issuperset(members) or not any(name not in known and name.lower() in known for name in members):
+        return members
+    others = {name: value for name, value in members.items() if name.lower() not in known}
+    folded = {name.lower(): value for name, value in members.items() if name.lower() in known}
+    return others | folded | {name: value for name, value in members.items() if name in known}
+
+
 def _slowly(data: bytes, parts: Callable[[str], Iterator[T]]) -> list[T]:
     text = data.removeprefix(_BOM).decode("utf-8", "replace")
     try:

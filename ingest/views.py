@@ -1,6 +1,6 @@
 """Rows as the API shows them: the wire types of the read surface, and how they are made."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
@@ -9,8 +9,8 @@ from msgspec import Raw, Struct
 
 from capture import jsontext
 from ingest.derivation.canonical import as_list, canonical
-from ingest.derivation.derive import as_object
 from ingest.derivation.steps import Tokens
+from ingest.derivation.stored import meta_of, response_of
 from ingest.store.reads import Found
 from ingest.store.rows import Body, NodeDetail, RunRow, SessionRow, TurnRow, UsageRow
 
@@ -256,7 +256,7 @@ _SAME_STEP = (
 
 def turn_detail(found: Found, body: Body, attempts: list[TurnRow]) -> TurnDetail:
     """A turn with everything that is kept of it."""
-    view = canonical(found.turn, _read(body.response), _read(body.meta))
+    view = canonical(found.turn, _read(response_of, body.response), _read(meta_of, body.meta))
     return TurnDetail(
         turn=turn_item(found),
         canonical=dict(view),
@@ -294,10 +294,10 @@ def _repaired(text: bytes) -> Raw:
         return Raw(msgspec.json.encode(text.decode("utf-8", "replace")))
 
 
-def _read(text: bytes) -> Mapping[str, object]:
+def _read(read: Callable[[bytes], Mapping[str, object]], text: bytes) -> Mapping[str, object]:
     """A stored object, or an empty one where nobody can read it."""
     try:
-        return as_object(text)
+        return read(text)
     except jsontext.JsonError:
         return {}
 

@@ -1,7 +1,6 @@
 """One turn derived: its nodes, its session, its step, its run."""
 
 from collections.abc import Mapping
-from typing import cast
 
 from msgspec import Struct
 
@@ -9,7 +8,7 @@ from capture import jsontext
 from capture.merkle import Node, build_chain
 from capture.requests.catalog import dialect_of, read
 from capture.requests.request import Request
-from ingest.derivation import sessions, steps
+from ingest.derivation import sessions, steps, stored
 from ingest.derivation.canonical import as_mapping, canonical
 from ingest.store.rows import Body, Source, TurnRow
 
@@ -37,8 +36,8 @@ class Parts(Struct, frozen=True, kw_only=True):
 def decode(turn: TurnRow, body: Body) -> Parts:
     """Decode a stored turn. Raises JsonError for what cannot be read."""
     request = jsontext.decode(body.request) if body.request else None
-    response = as_object(body.response)
-    meta = as_object(body.meta)
+    response = stored.response_of(body.response)
+    meta = stored.meta_of(body.meta)
     named = meta.get("dialect")
     dialect = named if isinstance(named, str) else ""
     return Parts(
@@ -46,7 +45,7 @@ def decode(turn: TurnRow, body: Body) -> Parts:
         request_json=request,
         response=response,
         meta=meta,
-        envelope=as_object(body.session),
+        envelope=stored.session_of(body.session),
         nodes=build_chain(turn.provider, dialect, request, response),
     )
 
@@ -54,7 +53,7 @@ def decode(turn: TurnRow, body: Body) -> Parts:
 def derive(turn: TurnRow, body: Body) -> Derived:
     """Derive one turn. Raises for what cannot be read; the caller records that."""
     if turn.source == Source.TRANSCRIPT:
-        return Derived(turn=turn, session=sessions.session_of(turn, as_object(body.session), (), ""))
+        return Derived(turn=turn, session=sessions.session_of(turn, stored.session_of(body.session), (), ""))
     parts = decode(turn, body)
     label = steps.label_of(parts.request)
     session = sessions.session_of(turn, parts.envelope, parts.nodes, label)
@@ -69,9 +68,3 @@ def derive(turn: TurnRow, body: Body) -> Derived:
     )
     step = steps.step_of(call)
     return Derived(turn=turn, session=session, nodes=parts.nodes, step=step)
-
-
-def as_object(text: bytes) -> Mapping[str, object]:
-    """A JSON object, or an empty one when there is none."""
-    value = jsontext.decode(text) if text else None
-    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -332,3 +332,51 @@ async def test_an_answer_that_is_whole_and_empty_is_kept_where_its_producer_saw_
     shown = await get(client, f"/v1/turns/{answer.headers['steno-turn-id']}")
     assert shown["canonical"]["result"] == seen.get("result", shown["canonical"]["result"])
     assert await client.rows("SELECT count(*) FROM derive_failures") == [(0,)]
+
+
+def other_case(value: Any) -> Any:
+    """The same with its members' names capitalised, word by word, at every level."""
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        return {name.title(): other_case(member) for name, member in members.items()}
+    return [other_case(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
+
+
+async def test_names_in_another_case_become_the_same_turn(client: Client) -> None:
+    """Members match without case (wire.md §1): at every level that ingest reads, and behind the accept too."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
+    blocks = [
+        {"type": "text", "text": "hello"},
+        {"type": "tool_use", "tool_use_id": "t", "tool_name": "n", "tool_input": {"a": 1}},
+    ]
+    message = {"role": "assistant", "content": blocks}
+    said = harness("s", cwd="/x", name="n", parent_harness_session_id="p", auth_subject="me")
+    sent = turn(
+        response={"model": "m9", "message": message, "usage": usage, "stop_reason": "tool_use", "done": True},
+        session=said,
+        meta={"thread_id": "th", "stream": "true", "elapsed_seconds": 2},
+    )
+    odd = {name: other_case(value) if name != "request" else value for name, value in sent.items()}
+    odd["response"]["Message"]["Content"][1]["Tool_Input"] = {"a": 1}
+    await client.turn(sent)
+    assert (await client.turn(odd)).status_code == 202
+    await derived(client)
+    two = (await get(client, "/v1/turns"))["turns"]
+    own = ("id", "received_at", "body_bytes")
+    one, other = ({name: member for name, member in item.items() if name not in own} for item in two)
+    assert one == other
+    assert (one["text"], one["usage"]["total_tokens"], one["duration_ms"]) == ("hello", 11, 2000)
+    views = [(await get(client, f"/v1/turns/{item['id']}"))["canonical"] for item in two]
+    assert views[0] == views[1]
+    named = {item["harness_session_id"]: item for item in (await get(client, "/v1/sessions"))["sessions"]}
+    assert [named["s"][name] for name in ("cwd", "name", "auth_subject", "parent_id")] == [
+        "/x", "n", "me", named["p"]["id"]
+    ]  # fmt: skip
+
+
+async def test_a_session_named_in_another_case_alone_keeps_what_it_says(client: Client) -> None:
+    said = {"Harness_ID": "h", "Harness_Session_ID": "s", "CWD": "/x", "Parent_Harness_Session_ID": "p"}
+    await client.turn(turn(session=said))
+    await derived(client)
+    named = {item["harness_session_id"]: item for item in (await get(client, "/v1/sessions"))["sessions"]}
+    assert (named["s"]["cwd"], named["s"]["parent_id"]) == ("/x", named["p"]["id"])
