@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ingest import audit, views
-from ingest.access import Role
+from ingest.access import AccessError, Role, UnauthenticatedError
 from ingest.archive import lines_after
 from ingest.reading import QueryError, state_of, time_of
 from ingest.replies import Deleted, Requeued, refuse, reply
@@ -89,17 +89,23 @@ async def export(request: Request) -> Response:
     """Write out the turns of a tenant as JSON lines, oldest first, with their bodies.
 
     The status is sent before the first turn is read: a turn that cannot be read is a line that says
-    so, and where the store goes away the answer breaks off.
+    so, and where the store goes away, or the credential is taken out, the answer breaks off.
     """
     tenant = _tenant(request, "state")
     choice = Choice(tenant=tenant, state=state_of(request.query_params.get("state", "")))
     audit.read_of(principal_of(request, Role.ADMIN).name, "export", tenant)
-    return StreamingResponse(_lines(service_of(request), choice), media_type="application/x-ndjson")
+    return StreamingResponse(_lines(request, choice), media_type="application/x-ndjson")
 
 
-async def _lines(service: Service, choice: Choice) -> AsyncGenerator[bytes]:
-    after = 0
+async def _lines(request: Request, choice: Choice) -> AsyncGenerator[bytes]:
+    """The lines, page by page; the credential is looked up again for each, and breaks the answer off."""
+    service, after = service_of(request), 0
     while True:
+        try:
+            _tenant(request, "state")
+        except (UnauthenticatedError, AccessError) as error:
+            _log.warning("an export of tenant %s breaks off: %s", choice.tenant, error)
+            raise
         page = await service.store.read(partial(lines_after, choice=choice, after=after))
         for reason in page.lost:
             _log.error("%s", reason)

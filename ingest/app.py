@@ -379,7 +379,8 @@ class _Server(uvicorn.Server):
             for sock in sockets or ():
                 host, port = sock.getsockname()[:2]
                 scheme = "https" if self.config.is_ssl else "http"
-                print(f"steno ingest ready on {scheme}://{host}:{port}", flush=True)  # noqa: T201 -- the one line scripts wait for
+                name = f"[{host}]" if sock.family == socket.AF_INET6 else host
+                print(f"steno ingest ready on {scheme}://{name}:{port}", flush=True)  # noqa: T201 -- the one line scripts wait for
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -14,7 +14,7 @@ from ingest.routes import ROUTES, Row
 JsonObject = dict[str, object]
 _PATH_PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _TEXT: Final[JsonObject] = {"type": "string"}
-_TIME: Final[JsonObject] = {"type": "string", "format": "date-time"}
+_TIME: Final[JsonObject] = _TEXT | {"anyOf": [{"format": "date-time"}, {"format": "date"}]}
 _PARAMETERS: Final[dict[str, tuple[JsonObject, str]]] = {
     "tenant": (
         _TEXT | {"pattern": f"^{TENANT}$"},

@@ -17,6 +17,7 @@ from ingest.store import nodes, reads, turns
 from ingest.store.connection import Connection
 from ingest.store.reads import Cursor, Found, Page
 from ingest.store.rows import State
+from ingest.times import TimeError, day_of, moment_of
 from ingest.writing import principal_of, service_of
 
 PAGE: Final = 100
@@ -30,8 +31,7 @@ _HASH_LENGTH: Final = 64
 _NUMBER: Final = re.compile(r"[0-9]{1,3}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_SPAN: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH, datetime.max.replace(tzinfo=UTC) - _EPOCH)
-"""The times that can be said in UTC; a time zone can lead out of them."""
+_DAY_LENGTH: Final = len("2026-01-31")
 _LARGEST: Final = 1 << 63
 T = TypeVar("T")
 
@@ -97,13 +97,11 @@ def time_of(text: str) -> int | None:
     if not text:
         return None
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise QueryError("a time must be as RFC 3339 has it: 2026-01-31T00:00:00Z") from error
-    since = (at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH
-    if not _SPAN[0] <= since <= _SPAN[1]:
-        raise QueryError("a time must be of the years 1 to 9999 in UTC")
-    return since // _MICROSECOND
+        at = day_of(text) if len(text) == _DAY_LENGTH else moment_of(text)
+    except TimeError as error:
+        example = "2026-01-31T00:00:00Z, or a day of UTC: 2026-01-31"
+        raise QueryError(f"a time must be as RFC 3339 has it, of the years 1 to 9999: {example}") from error
+    return (at - _EPOCH) // _MICROSECOND
 
 
 async def _rows(

@@ -3,6 +3,7 @@
 The router, the OpenAPI document and the tests read this table and nothing else.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +30,7 @@ from ingest.replies import (
 from ingest_client.payload import TurnPayload
 
 Handler = Callable[[Request], Awaitable[Response]]
+_PARAMETER: Final = re.compile(r"\{(\w+)\}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,16 +240,25 @@ ROUTES: Final = (
 
 
 def router() -> list[Route]:
-    """The table as Starlette routes, each with its one method (HEAD is not a GET here).
+    """The table as Starlette routes, one for each path with its methods (HEAD is not a GET here).
 
     Turns are taken at ``//v1/ingest`` and ``/v1/ingest/``, too: a producer that joins its base
     URL and the path as strings meets the first (``contracts/wire.md`` §1).
     """
-    routes: list[Route] = []
+    handlers: dict[str, dict[str, Handler]] = {}
     for row in ROUTES:
         spellings = (row.path, f"/{row.path}", f"{row.path}/") if row.method == "POST" else (row.path,)
         for path in spellings:
-            route = Route(path, row.handler, methods=[row.method])
-            route.methods = {row.method}
-            routes.append(route)
-    return routes
+            handlers.setdefault(path, {})[row.method] = row.handler
+    return [_route(path, by_method) for path, by_method in handlers.items()]
+
+
+def _route(path: str, by_method: Mapping[str, Handler]) -> Route:
+    """One path. What stands at its end is any text: a producer's ids may have slashes, also as ``%2F``."""
+
+    async def handle(request: Request) -> Response:
+        return await by_method[request.method](request)
+
+    route = Route(_PARAMETER.sub(r"{\1:path}", path), handle)
+    route.methods = set(by_method)
+    return route

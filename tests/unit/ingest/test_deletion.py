@@ -20,6 +20,7 @@ from ingest.store.connection import Connection, UnavailableError
 from ingest.store.deletion import Scope, delete_some
 from ingest.store.portable import Choice
 from tests.unit.ingest.running import JSON, Client, service, turn
+from tests.unit.ingest.test_access import bearer, key, keys_file
 
 TABLES = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "steps", "usage", "usage_days")
 DAY_US = 86_400_000_000
@@ -227,6 +228,11 @@ async def test_an_export_that_loses_its_store_has_no_end(
         return lines_after(connection, choice, after)
 
     monkeypatch.setattr(administering, "lines_after", first_page_only)
+    await breaks_off(client)
+
+
+async def breaks_off(client: Client, *headers: tuple[bytes, bytes]) -> None:
+    """Export, and get the first page of six turns, and no end."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -237,7 +243,26 @@ async def test_an_export_that_loses_its_store_has_no_end(
 
     scope = {"type": "http", "method": "GET", "path": "/v1/export", "query_string": b"tenant=default"}
     with pytest.raises(Exception, match=r"gone|already started"):
-        await client.asgi(scope | {"headers": [], "http_version": "1.1"}, receive, send)
+        await client.asgi(scope | {"headers": headers, "http_version": "1.1"}, receive, send)
     assert sent[0]["status"] == 200
-    assert len(sent) == 7, "the six turns of the first page"
+    assert len(sent) == 7
     assert all(message["more_body"] for message in sent[1:])
+
+
+async def test_an_export_breaks_off_once_its_key_is_taken_out(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key is looked up for each page, not once for all that a tenant ever sent."""
+    keys = keys_file(tmp_path, key("t", ["default"], "admin", "write"))
+    async with service(tmp_path, database_url=database_url, keys_file=keys) as client:
+        for number in range(6):
+            assert (await client.turn(turn(str(number)), **bearer("t"))).status_code == 202
+
+        def taken_out_meanwhile(connection: Connection, choice: Choice, after: int) -> Lines:
+            keys_file(tmp_path, key("other", ["default"], "admin"))
+            assert client.service.access.reload()
+            return lines_after(connection, choice, after)
+
+        monkeypatch.setattr(administering, "lines_after", taken_out_meanwhile)
+        await breaks_off(client, (b"authorization", b"Bearer t"))
+    assert "an export of tenant default breaks off: unknown bearer token" in caplog.text

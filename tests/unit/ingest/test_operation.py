@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -135,6 +136,12 @@ async def test_what_a_database_says_of_itself_is_for_the_log(
     [
         ("/v1/turns?state=zzz", "state must be accepted or rejected"),
         ("/v1/turns?since=yesterday", "a time must be"),
+        ("/v1/turns?since=2026-W05", "a time must be"),
+        ("/v1/turns?since=2026-W05-1", "a time must be"),
+        ("/v1/turns?since=20260131T00", "a time must be"),
+        ("/v1/turns?since=2026-01-31T00:00:00", "a time must be"),
+        ("/v1/turns?since=2026-02-30", "a time must be"),
+        ("/v1/turns?since=20260131", "a time must be"),
         ("/v1/turns?limit=0", "limit must be"),
         ("/v1/turns?limit=101", "limit must be"),
         ("/v1/turns?limit=000000100999", "limit must be"),
@@ -167,6 +174,33 @@ async def test_the_first_and_the_last_time_are_times(client: Client, time: str) 
     for path in ("/v1/turns", "/v1/sessions", "/v1/usage"):
         for name in ("since", "until"):
             assert (await client.get(f"{path}?{name}={time}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["2026-01-31", "2026-01-31T00:00:00.123456789Z", "2026-01-31t00:00:00z", "2026-01-31T00:00:00-23:59"],
+)
+async def test_days_and_times_of_rfc_3339_are_understood(client: Client, time: str) -> None:
+    assert (await client.get("/v1/turns", params={"since": time})).status_code == 200
+
+
+@pytest.mark.parametrize("said", ["a/b?c", "/a", "a//b", "/", "a/", "a%2Fb"])
+async def test_a_turn_is_found_by_whatever_id_its_producer_gave_it(client: Client, said: str) -> None:
+    """Slashes are part of an id, also as %2F; what is not there is told as everywhere."""
+    answer = await client.turn(turn(meta={"request_id": said}))
+    found = await client.get(f"/v1/turns/{quote(said, safe='')}")
+    assert found.json()["turn"]["id"] == answer.headers["steno-turn-id"]
+    for path in ("turns", "sessions", "runs", "nodes"):
+        missing = await client.get(f"/v1/{path}/{quote(said, safe='')}x")
+        assert (missing.status_code, missing.json()["error"][:7]) == (404, "no such")
+
+
+async def test_the_methods_of_a_path_are_all_named(client: Client) -> None:
+    for path, methods in (("/v1/turns", {"GET", "DELETE"}), ("/v1/ingest", {"POST"}), ("/ping", {"GET"})):
+        answer = await client.put(path)
+        assert (answer.status_code, answer.text) == (405, "Method Not Allowed")
+        assert set(answer.headers["allow"].split(", ")) == methods
+    assert (await client.head("/ping")).status_code == 405
 
 
 @pytest.mark.parametrize(

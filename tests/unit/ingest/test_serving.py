@@ -24,8 +24,8 @@ SERVE = """
 import asyncio, json, sys
 from ingest.app import serve
 from ingest.settings import IngestSettings
-settings = IngestSettings(listen="127.0.0.1:0", database_url=sys.argv[1], **json.loads(sys.argv[2]))
-asyncio.run(serve(settings))
+settings = {"listen": "127.0.0.1:0", "database_url": sys.argv[1]} | json.loads(sys.argv[2])
+asyncio.run(serve(IngestSettings(**settings)))
 """
 
 
@@ -104,6 +104,20 @@ async def test_a_request_that_is_half_sent_is_answered_before_the_end(tmp_path: 
         writer.close()
         assert await asyncio.wait_for(child.wait(), 20) == 0
     assert stored(tmp_path / "x.db") == 1
+
+
+async def test_the_address_it_is_ready_on_can_be_asked_as_it_is_printed(tmp_path: Path) -> None:
+    """An IPv6 address has brackets in a URL."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    async with (
+        process(tmp_path / "x.db", listen="[::1]:0") as (_, url),
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        assert url.startswith("http://[::1]:")
+        assert (await client.get("/healthz")).status_code == 200
 
 
 async def test_a_taken_port_is_an_error_with_its_reason(tmp_path: Path) -> None:
