@@ -131,7 +131,7 @@ class Worker:
             limits=PipelineLimits(max_turns=settings.queue_turns, max_bytes=settings.queue_bytes),
             wall_ns=time.time_ns,
             shelf=self._shelf,
-            helper=self._assembler,
+            assembler=self._assembler,
         )
         self._checkpointer = Checkpointer(
             checkpoints=self._spool, sink=self._spool, name=self._pipeline.name, clock=_now

@@ -4,7 +4,7 @@
 take what was captured from a queue that is bounded in turns and in bytes; over either
 bound the turn is shed with an outcome, and traffic does not notice.
 
-A large turn is assembled in a helper process (``extproc.helpers``), so that nothing here holds
+A large turn is made by an assembler (``extproc.assemblers``), so that nothing here holds
 the loop for long; large turns have a queue of their own, and small ones do not wait for them.
 What an exchange holds of the budget goes back when its turn is on disk or counted.
 
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from capture.coding import CodingError, CodingFailure, decode
 from capture.outcomes import Outcome
 from extproc.assemble import TurnIdentity, Unmade, quarantined
-from extproc.assemblers import Assembler as Helper
+from extproc.assemblers import Assembler
 from extproc.assembling_process import assembled, facts
 from extproc.captured import Captured
 from extproc.exchange import Concluded
@@ -39,7 +39,7 @@ KEEPERS: Final = 32
 """Turns being kept at once. They mostly wait for one shared commit."""
 
 LARGE_BYTES: Final = 1 << 20
-"""A larger exchange goes to a helper process: to decode a megabyte takes ten milliseconds."""
+"""A larger exchange goes to an assembler: to decode a megabyte takes ten milliseconds."""
 
 SEARCHED_BYTES: Final = 128 << 10
 """More text goes there to be quarantined: it is searched for credentials, at some ten megabytes a second."""
@@ -87,11 +87,11 @@ class Pipeline:
         limits: PipelineLimits,
         wall_ns: Callable[[], int],
         shelf: Shelf | None = None,
-        helper: Helper | None = None,
+        assembler: Assembler | None = None,
     ) -> None:
-        """``shelf`` takes large requests (None: they stay in memory), ``helper`` large turns."""
+        """``shelf`` takes large requests (None: they stay in memory), ``assembler`` large turns."""
         self.shelf = shelf or Shelf(None)
-        self.helper = helper or Helper()
+        self.assembler = assembler or Assembler()
         self._sink = sink
         self._checkpoints = checkpoints
         self._ledger = ledger
@@ -208,12 +208,12 @@ class Pipeline:
         return await self._in_turn(PACED_BYTES, partial(quarantined, captured, identity, made))
 
     async def _make_large(self, waiting: _Waiting) -> _Made:
-        """In the helper. One at a time, until it is on disk: memory is promised for one."""
+        """In the assembler. One at a time, until it is on disk: memory is promised for one."""
         captured = waiting.captured
         if not await fetch(captured.request):
             return _unread(captured)
         identity, unmade = waiting.unmade or (self._identity(captured), None)
-        made, captured.classification = await self.helper.assemble(captured, identity, unmade)
+        made, captured.classification = await self.assembler.assemble(captured, identity, unmade)
         return made
 
     async def _in_turn(self, size: int, work: Callable[[], _Result]) -> _Result:

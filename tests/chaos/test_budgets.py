@@ -125,7 +125,7 @@ class Sidecar:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            await asyncio.to_thread(self.pipeline.helper.stop)
+            await asyncio.to_thread(self.pipeline.assembler.stop)
             self.shelf.close()
 
     @property

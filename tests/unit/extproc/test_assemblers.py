@@ -176,11 +176,11 @@ async def test_a_drain_ends_in_time_and_the_assembler_with_it_in_the_middle_of_a
     await asyncio.gather(running, return_exceptions=True)
     began_s = time.monotonic()
     async with asyncio.timeout(10):
-        await asyncio.to_thread(rig.pipeline.helper.stop)
+        await asyncio.to_thread(rig.pipeline.assembler.stop)
         await asyncio.get_running_loop().shutdown_default_executor()
     assert time.monotonic() - began_s < 5
-    assert rig.pipeline.helper.pid is None
-    assert rig.pipeline.helper.counters.started <= 1
+    assert rig.pipeline.assembler.pid is None
+    assert rig.pipeline.assembler.counters.started <= 1
     assert (rig.ledger.open, rig.ledger.imbalance) == (1, 0)
 
 
@@ -205,9 +205,9 @@ async def test_text_that_is_long_to_search_is_not_searched_here() -> None:
     held = asyncio.ensure_future(_held_s(done))
     await rig.finish(within_s=60.0)
     done.set()
-    await asyncio.to_thread(rig.pipeline.helper.stop)
+    await asyncio.to_thread(rig.pipeline.assembler.stop)
     assert rig.ledger.ended[Outcome.MARSHAL_ERROR] == 4
-    assert rig.pipeline.helper.counters.jobs == 4
+    assert rig.pipeline.assembler.counters.jobs == 4
     assert await held < LONGEST_S
 
 
@@ -220,7 +220,7 @@ async def test_the_loop_comes_round_between_turns_that_take_milliseconds() -> No
     held = asyncio.ensure_future(_held_s(done))
     await rig.finish(within_s=60.0)
     done.set()
-    assert (rig.ledger.ended[Outcome.MARSHAL_ERROR], rig.pipeline.helper.counters.jobs) == (24, 0)
+    assert (rig.ledger.ended[Outcome.MARSHAL_ERROR], rig.pipeline.assembler.counters.jobs) == (24, 0)
     assert await held < LONGEST_S
 
 
@@ -251,9 +251,9 @@ async def test_large_bodies_do_not_hold_the_loop(events: tuple[Event, ...]) -> N
     held = asyncio.ensure_future(_held_s(done))
     await rig.finish(within_s=100.0)
     done.set()
-    await asyncio.to_thread(rig.pipeline.helper.stop)
+    await asyncio.to_thread(rig.pipeline.assembler.stop)
     assert len(rig.sink.records) == 1
-    assert rig.pipeline.helper.counters.jobs == 1
+    assert rig.pipeline.assembler.counters.jobs == 1
     held_s = await held
     _log.info("held the loop for %.0f ms of CPU at most", held_s * 1000)
     assert held_s < LONGEST_S

@@ -220,7 +220,7 @@ class StuckAssembler(Assembler):
 async def test_small_turns_do_not_wait_for_large_ones() -> None:
     """However many: more large ones than there are keepers."""
     rig = Rig(ROOMY)
-    rig.pipeline.helper = StuckAssembler()
+    rig.pipeline.assembler = StuckAssembler()
     rig.sink.gate.set()
     large = concluded(play(request_headers(), request(b"x" * (LARGE_BYTES + 1)), *TURN[2:]))
     for _ in range(KEEPERS + 8):
@@ -250,7 +250,7 @@ async def test_an_error_of_ours_behind_the_reader_has_an_outcome(
         monkeypatch.setattr(rig.sink, "keep", broken)
         rig.conclude(*TURN)
     else:
-        monkeypatch.setattr(rig.pipeline.helper, "assemble", broken)
+        monkeypatch.setattr(rig.pipeline.assembler, "assemble", broken)
         rig.conclude(request_headers(), request(b"x" * (LARGE_BYTES + 1)), *TURN[2:])
     await rig.finish()
     assert rig.ledger.ended == {Outcome.CRASH: 1}
