@@ -9,7 +9,6 @@ the machine is part of the result. CPU is the service's and PostgreSQL's, user a
 
 import argparse
 import asyncio
-import math
 import os
 import shutil
 import statistics
@@ -19,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +27,9 @@ import psutil
 import psycopg
 
 from bench import ingest_bulk
-from bench.ingest_load import batches, envelope, flood, percentile, steady
+from bench.ingest_load import batches, envelope, flood, steady
+from bench.ingest_results import Results, Run
+from bench.tables import publish
 from ingest.access import OPEN
 from ingest.intake import Posted, Prepared, prepare, stamp
 from ingest.store import turns
@@ -47,8 +48,6 @@ BATCH = 50
 HALF = 400
 """Turns a second: half of the 800 that single POSTs must reach."""
 WAL_FILES = 12
-SOME_S = 5.0
-"""How long derivation is looked at where there is more to derive than anybody wants to wait for."""
 
 
 @dataclass
@@ -66,9 +65,12 @@ class Store:
         total = 0.0
         if self.engine != engines.SQLITE:
             server = psutil.Process(engines.server().get_pid())
+            for child in server.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):  # it has just ended, and counts below
+                    spent.append(child.cpu_times())
             ended = server.cpu_times()
             total += ended.children_user + ended.children_system
-            spent += [ended, *(child.cpu_times() for child in server.children(recursive=True))]
+            spent.append(ended)
         return total + sum(times.user + times.system for times in spent)
 
 
@@ -121,7 +123,7 @@ def age(url: str) -> None:
 
 
 def own_limit(used: Store, rows: list[NewTurn], group: int) -> float:
-    """Turns a second that a plain script inserts, ``group`` to a commit, with nothing around it."""
+    """Seconds that a plain script takes to insert, ``group`` to a commit, with nothing around it."""
     engine = engine_of(used.url)
     engine.prepare()
     connection = engine.writer()
@@ -130,32 +132,17 @@ def own_limit(used: Store, rows: list[NewTurn], group: int) -> float:
         connection.begin()
         turns.put(connection, rows[start : start + group])
         connection.commit()
-    took = time.perf_counter() - began
+    took_s = time.perf_counter() - began
     connection.close()
-    return len(rows) / took
-
-
-def tell(used: Store, what: str, rate: float, *words: str) -> None:
-    """One line of the result: turns a second, their share of the plain script's, and more."""
-    share = f"{rate / used.limits[256]:4.0%} of the plain script" if 256 in used.limits else ""
-    print(f"{used.engine:10} {what:52} {rate:7.0f} turns/s  {share}  {'  '.join(words)}", flush=True)
-
-
-def tails(latencies: list[float]) -> str:
-    """Median and 99th percentile."""
-    return f"p50 {percentile(latencies, 0.5):.1f} ms  p99 {percentile(latencies, 0.99):.1f} ms"
-
-
-def micros(seconds: float, count: int) -> str:
-    """CPU time a turn."""
-    return f"{seconds / count * 1e3:.2f} ms CPU a turn"
+    return took_s
 
 
 class Bench:
     """The parts of one run, on one engine."""
 
-    def __init__(self, engine: str, seconds: float, size: int) -> None:
+    def __init__(self, engine: str, seconds: float, size: int, results: Results) -> None:
         self._engine = engine
+        self._results = results
         self._size = size
         self._bodies = [envelope(number) for number in range(int(1500 * seconds))]
         self._limits: dict[int, float] = {}
@@ -166,6 +153,9 @@ class Bench:
             used.limits = self._limits
             yield used
 
+    def _tell(self, used: Store, what: str, run: Run) -> None:
+        self._results.tell(self._engine, what, run, used.limits.get(256))
+
     async def limit(self) -> None:
         """What a plain script inserts."""
         for group, count in ((256, len(self._bodies)), (16, 2000)):
@@ -175,20 +165,20 @@ class Bench:
     def _plain(self, used: Store, bodies: list[bytes], group: int, what: str) -> None:
         rows = prepared(bodies)
         before, own = used.cpu(), time.process_time()
-        rate = own_limit(used, rows, group)
+        took = own_limit(used, rows, group)
         used.limits.pop(group, None)
-        tell(used, what, rate, micros(used.cpu() - before + time.process_time() - own, len(rows)))
-        used.limits[group] = rate
+        self._tell(used, what, Run(len(rows), took, used.cpu() - before + time.process_time() - own))
+        used.limits[group] = len(rows) / took
 
     async def batched(self) -> None:
         """Batches over four connections."""
         with self._store() as used, service(used, derive=False) as address:
-            await self._batched(used, address, self._bodies, "batched (50)")
+            await self._batched(used, address, self._bodies, "batched (50 a request, 4 connections)")
 
     async def _batched(self, used: Store, address: str, bodies: list[bytes], what: str) -> None:
         before = used.cpu()
         took, _ = await flood(address, "/v1/ingest/batch", batches(bodies, BATCH), 4)
-        tell(used, what, len(bodies) / took, micros(used.cpu() - before, len(bodies)))
+        self._tell(used, what, Run(len(bodies), took, used.cpu() - before))
 
     async def derivation(self) -> None:
         """A backlog that nobody adds to."""
@@ -197,15 +187,15 @@ class Bench:
                 await flood(address, "/v1/ingest/batch", batches(self._bodies, BATCH), 4)
             await self._derived(used, "derivation of a backlog")
 
-    async def _derived(self, used: Store, what: str, at_most_s: float = math.inf) -> None:
+    async def _derived(self, used: Store, what: str) -> None:
         with service(used, derive=True) as address, httpx.Client(base_url=address) as client:
             before, began = used.cpu(), time.perf_counter()
             first = lag = _lag(client)
-            while lag and time.perf_counter() < began + at_most_s:
+            while lag:
                 await asyncio.sleep(0.1)
                 lag = _lag(client)
             took = time.perf_counter() - began
-            tell(used, what, (first - lag) / took, micros(used.cpu() - before, first - lag))
+            self._tell(used, what, Run(first - lag, took, used.cpu() - before))
 
     async def single(self) -> None:
         """One turn a request, as fast as it goes."""
@@ -214,29 +204,26 @@ class Bench:
             with self._store() as used, service(used, derive=derive) as address:
                 before = used.cpu()
                 took, latencies = await flood(address, "/v1/ingest", self._bodies[:count], 32)
-                spent = micros(used.cpu() - before, count)
-                what = f"single POSTs, derivation {'on' if derive else 'off'}"
-                tell(used, what, count / took, tails(latencies), spent)
+                what = f"single POSTs, 32 connections, derivation {'on' if derive else 'off'}"
+                self._tell(used, what, Run(count, took, used.cpu() - before, latencies))
 
     async def steady(self) -> None:
         """Single POSTs at half of the rate they must reach; on PostgreSQL a new server and a used one."""
-        if self._engine == engines.SQLITE:
+        what = "400/s steady (half of 800), derivation on"
+        if self._engine != engines.SQLITE:
             with self._store() as used:
-                await self._steady(used, "steady, derivation on")
-            return
-        for aged in (False, True):
-            with self._store() as used:
-                if aged:
-                    age(used.url)
-                await self._steady(used, f"steady, derivation on, {'used' if aged else 'new'} WAL")
+                await self._steady(used, f"{what}, every WAL file new")
+        with self._store() as used:
+            if self._engine != engines.SQLITE:
+                age(used.url)
+            await self._steady(used, what)
 
     async def _steady(self, used: Store, what: str) -> None:
         bodies = self._bodies[: min(len(self._bodies), 8 * HALF)]
         with service(used, derive=True) as address:
             before = used.cpu()
             latencies = await steady(address, bodies, HALF)
-            spent = micros(used.cpu() - before, len(bodies))
-            tell(used, what, HALF, tails(latencies), spent)
+            self._tell(used, what, Run(len(bodies), len(bodies) / HALF, used.cpu() - before, latencies))
 
     async def growth(self) -> None:
         """The cost of a turn at several sizes, each beside the plain script at that size."""
@@ -245,14 +232,14 @@ class Bench:
                 ingest_bulk.load(used.url, size)
                 used.limits = {}
                 at = f"at {size:,} stored"
-                anyhow = [envelope(number, key=str(uuid.uuid4())) for number in range(10**8, 10**8 + 2000)]
+                anyhow = [envelope(number, key=str(uuid.uuid4())) for number in range(10**8, 10**8 + 1000)]
                 self._plain(used, anyhow, 256, f"store's own limit, random keys, {at}")
-                plain = [envelope(number) for number in range(10**9, 10**9 + 4000)]
+                plain = [envelope(number) for number in range(10**9, 10**9 + 2000)]
                 self._plain(used, plain, 256, f"store's own limit {at}")
                 new = [envelope(number) for number in range(10**7, 10**7 + 4000)]
                 with service(used, derive=False) as address:
-                    await self._batched(used, address, new, f"batched (50) {at}")
-                await self._derived(used, f"derivation {at}", SOME_S)
+                    await self._batched(used, address, new, f"batched {at}")
+                await self._derived(used, f"derivation {at}")
                 if size == self._size:
                     self._lists(used)
 
@@ -263,15 +250,18 @@ class Bench:
             self._lists(used)
 
     def _lists(self, used: Store) -> None:
-        worst = 0.0
+        worst = (0.0, "")
         with service(used, derive=False) as address, httpx.Client(base_url=address, timeout=60) as client:
             for path in ingest_bulk.lists(self._size):
                 times = [_timed(client, path) for _ in range(7)]
                 usual = statistics.median(times)
-                worst = max(worst, usual)
+                worst = max(worst, (usual, path))
                 cold = f"(first {times[0] * 1000:6.1f})"
                 print(f"{used.engine:10} {usual * 1000:7.1f} ms {cold}  GET {path}", flush=True)
-        print(f"{used.engine:10} slowest list at {self._size:,} turns: {worst * 1000:.0f} ms", flush=True)
+        print(f"{used.engine:10} slowest list at {self._size:,} stored: {worst[0] * 1000:.0f} ms", flush=True)
+        self._results.add(
+            self._engine, f"slowest list at {self._size:,} stored", f"{worst[0] * 1000:.0f} ms (`{worst[1]}`)"
+        )
 
 
 def _timed(client: httpx.Client, path: str) -> float:
@@ -287,9 +277,9 @@ def _lag(client: httpx.Client) -> int:
     )
 
 
-async def run(engine: str, parts: list[str], seconds: float, size: int) -> None:
+async def run(engine: str, parts: list[str], seconds: float, size: int, results: Results) -> None:
     """Every part that is wanted, on one engine."""
-    bench = Bench(engine, seconds, size)
+    bench = Bench(engine, seconds, size, results)
     for part in parts:
         if not (part == "lists" and "growth" in parts):  # which ends with them
             await getattr(bench, part)()
@@ -302,12 +292,20 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=4, help="1,500 turns a second of it")
     parser.add_argument("--bulk", type=int, default=1_000_000, help="turns stored for growth and lists")
+    parser.add_argument("--into", type=Path, help="a document to put the table into: docs/ingest.md")
     options = parser.parse_args()
-    began = time.monotonic()
-    for engine in ("sqlite", "postgresql") if options.engine == "both" else (options.engine,):
+    began, results, before = time.monotonic(), Results(), os.getloadavg()[0]
+    used = ("sqlite", "postgresql") if options.engine == "both" else (options.engine,)
+    for engine in used:
         print(f"# {engine}: load average {os.getloadavg()}, {os.cpu_count()} cores", flush=True)
-        asyncio.run(run(engine, options.parts.split(","), options.seconds, options.bulk))
-    print(f"# {time.monotonic() - began:.0f} s, load average {os.getloadavg()}", flush=True)
+        asyncio.run(run(engine, options.parts.split(","), options.seconds, options.bulk, results))
+    took_s, after = time.monotonic() - began, os.getloadavg()[0]
+    said = (
+        f"One run of {took_s:.0f} s on {os.cpu_count()} cores, load average {before:.1f} before,"
+        f" {after:.1f} after. Shares are of the plain script's rate; milliseconds without a p are CPU time"
+        " a turn."
+    )
+    publish("ingest", said, results.table(used), options.into)
 
 
 if __name__ == "__main__":
