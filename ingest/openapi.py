@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ingest.access import TENANT
 from ingest.reading import CURSOR
-from ingest.replies import Refusal
+from ingest.replies import Readiness, Refusal
 from ingest.routes import ROUTES, Row
 
 JsonObject = dict[str, object]
@@ -33,6 +33,23 @@ _PARAMETERS: Final[dict[str, tuple[JsonObject, str]]] = {
     "request_id": (_TEXT, "The id that the producer posted it under."),
     "by": (_TEXT, "Keys to group by: day, provider, model, agent_name, session_id."),
 }
+_REQUEST_HEADERS: Final = {
+    "idempotency-key": "One key is one turn of the tenant, for good; without it meta.request_id is the key,"
+    " under which another body is another turn.",
+    "x-paper-auth-subject": "Who it is of; it counts before session.auth_subject.",
+}
+_COUNT: Final[JsonObject] = {"type": "integer", "minimum": 1}
+_TRUE: Final[JsonObject] = _TEXT | {"const": "true"}
+_ANSWER_HEADERS: Final[dict[str, tuple[JsonObject, str]]] = {
+    "steno-turn-id": (_TEXT, "The id of the stored turn."),
+    "steno-duplicate": (_TRUE, "The turn was stored already."),
+    "steno-request-id-reused": (_TRUE, "Its request id was another turn's before; both are kept."),
+    "accept-encoding": (_TEXT, "The content codings that bodies may have."),
+    "retry-after": (_COUNT, "Seconds after which it is worth another try."),
+    "www-authenticate": (_TEXT, "The scheme of the credential."),
+}
+_OF_STATUS: Final = {401: "www-authenticate", 429: "retry-after", 502: "retry-after", 503: "retry-after"}
+"""What every refusal of a status has."""
 _REASONS: Final = {
     400: "What was sent cannot be read.",
     401: "No credential, or an unknown one.",
@@ -86,7 +103,11 @@ def _operation(row: Row, schemas: dict[type[Struct], JsonObject]) -> JsonObject:
             {"name": name, "in": "path", "required": True, "schema": _TEXT}
             for name in _PATH_PARAMETER.findall(row.path)
         ]
-        + [_parameter(name, required=name in row.required) for name in row.query],
+        + [_parameter(name, required=name in row.required) for name in row.query]
+        + [
+            {"name": name, "in": "header", "schema": _TEXT, "description": _REQUEST_HEADERS[name]}
+            for name in row.headers
+        ],
         "responses": _responses(row, schemas),
     }
     if row.takes is not None:
@@ -107,9 +128,25 @@ def _responses(row: Row, schemas: dict[type[Struct], JsonObject]) -> JsonObject:
     else:
         schema: JsonObject = {"type": "object"} if row.media_type == "application/json" else _TEXT
         good["content"] = {row.media_type: {"schema": schema}}
-    responses: JsonObject = {str(row.status): good}
+    responses: dict[str, JsonObject] = {str(row.status): good}
     for status in row.refusals:
         kind = row.refusal_types.get(status, Refusal)
         content = {"application/json": {"schema": schemas[kind]}}
         responses[str(status)] = {"description": _REASONS[status], "content": content}
-    return responses
+    for known, response in responses.items():
+        if names := _headers(row, int(known)):
+            response["headers"] = {
+                name: {"schema": schema, "description": description}
+                for name, (schema, description) in _ANSWER_HEADERS.items()
+                if name in names
+            }
+    return dict(responses)
+
+
+def _headers(row: Row, status: int) -> tuple[str, ...]:
+    """The names of the headers that an answer of this status may have."""
+    told = row.tells.get(status, ())
+    if row.takes is not None:
+        told += ("accept-encoding",)
+    is_refusal = status in row.refusals and row.refusal_types.get(status) is not Readiness
+    return (*told, _OF_STATUS[status]) if is_refusal and status in _OF_STATUS else told

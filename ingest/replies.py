@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from ingest.store.connection import BusyError, StoreError
-from ingest_client.payload import TurnPayload
+from ingest_client import payload
 
 _ENCODER: Final = msgspec.json.Encoder()
 ACTIONS: Final = {
@@ -29,10 +29,26 @@ _HEADERS: Final = {401: {"www-authenticate": "Bearer"}}
 _RETRY_AFTER: Final = {429: "1", 502: "1", 503: "2"}
 
 
+class PostedMeta(payload.Meta, kw_only=True, omit_defaults=True):
+    """What a sidecar tells of an exchange, and what is taken beside it.
+
+    ``project`` is the deployment's or the turn's own tag; without it the service's setting counts.
+    """
+
+    project: str = ""
+    upstream_request_id: str = ""
+
+
+class PostedTurn(payload.TurnPayload, kw_only=True, omit_defaults=True):
+    """A turn: what a sidecar posts, with all that is understood of ``meta``."""
+
+    meta: PostedMeta  # pyright: ignore[reportIncompatibleVariableOverride] -- described, never assigned
+
+
 class Batch(Struct, frozen=True):
     """Several turns."""
 
-    turns: Annotated[list[TurnPayload], Meta(min_length=1, max_length=1000)]
+    turns: Annotated[list[PostedTurn], Meta(min_length=1, max_length=1000)]
 
 
 class TranscriptSession(Struct, frozen=True, omit_defaults=True):

@@ -21,13 +21,13 @@ from ingest.replies import (
     BatchAnswer,
     Deleted,
     NodeList,
+    PostedTurn,
     Pulse,
     Readiness,
     Requeued,
     TranscriptAnswer,
     TranscriptPayload,
 )
-from ingest_client.payload import TurnPayload
 
 Handler = Callable[[Request], Awaitable[Response]]
 _PARAMETER: Final = re.compile(r"\{(\w+)\}$")
@@ -39,7 +39,8 @@ class Row:
 
     ``takes`` and ``gives`` are the types of the bodies (None: no body, or ``media_type``
     instead of JSON); ``status`` is that of success, ``refusals`` are the others, with
-    ``Refusal`` as body unless ``refusal_types`` says otherwise.
+    ``Refusal`` as body unless ``refusal_types`` says otherwise. ``headers`` are those of the request that
+    are understood, ``tells`` those of the answers, beside the ones that every refusal of a status has.
     """
 
     method: str
@@ -49,11 +50,13 @@ class Row:
     takes: type[Struct] | None = None
     query: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
     gives: type[Struct] | None
     media_type: str = "text/plain"
     status: int = 200
     refusals: tuple[int, ...] = ()
     refusal_types: Mapping[int, type[Struct]] = field(default_factory=dict[int, type[Struct]])
+    tells: Mapping[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
 
 
 READ: Final = (400, 401, 403, 503)
@@ -65,9 +68,14 @@ ROUTES: Final = (
         path="/v1/ingest",
         handler=writing.post_turn,
         summary="Store one turn.",
-        takes=TurnPayload,
+        takes=PostedTurn,
+        headers=("idempotency-key",),
         gives=Accepted,
         status=202,
+        tells={
+            202: ("steno-turn-id", "steno-duplicate", "steno-request-id-reused"),
+            422: ("steno-turn-id",),
+        },
         refusals=(400, 401, 403, 408, 413, 422, 429, 500, 502, 503),
     ),
     Row(
@@ -78,6 +86,7 @@ ROUTES: Final = (
         takes=Batch,
         gives=BatchAnswer,
         status=202,
+        tells={202: ("retry-after",)},
         refusals=(400, 401, 403, 408, 413, 422, 502, 503),
         refusal_types={422: BatchAnswer, 503: BatchAnswer},
     ),
@@ -88,8 +97,10 @@ ROUTES: Final = (
         summary="Store a harness's own record of a session.",
         takes=TranscriptPayload,
         query=("tenant",),
+        headers=("x-paper-auth-subject",),
         gives=TranscriptAnswer,
         status=202,
+        tells={202: ("steno-turn-id",)},
         refusals=(400, 401, 403, 408, 413, 429, 500, 502, 503),
     ),
     Row(
@@ -210,6 +221,7 @@ ROUTES: Final = (
         handler=condition.ping,
         summary="Answer a sidecar's heartbeat.",
         gives=Pulse,
+        tells={200: ("accept-encoding",)},
     ),
     Row(
         method="GET",
