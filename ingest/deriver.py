@@ -19,7 +19,7 @@ from ingest.metrics import Metrics
 from ingest.store import derived as derived_tables
 from ingest.store.connection import BusyError, StoreError, UnavailableError
 from ingest.store.derived import Waiting
-from ingest.store.rows import Event
+from ingest.store.rows import Event, State, TurnRow
 from ingest.store.store import Store
 
 _log = logging.getLogger("steno.ingest.derive")
@@ -38,15 +38,20 @@ Failure: TypeAlias = tuple[int, str]
 """A turn's sequence number, and why it could not be derived."""
 
 
-def derive_all(batch: Sequence[Waiting], *, gently: bool = False) -> tuple[list[Derived], list[Failure]]:
-    """Derive each turn of the batch on its own: results, and failures.
+def derive_all(
+    batch: Sequence[Waiting], *, gently: bool = False
+) -> tuple[list[Derived], list[Failure], list[TurnRow]]:
+    """Derive each turn of the batch on its own: results, failures, and refused turns, which give nothing.
 
     ``gently``: sleep after each as long as it took. Whoever answers writers meanwhile needs the
     interpreter's lock ten times a turn, and would wait for it each time.
     """
     results: list[Derived] = []
     failures: list[Failure] = []
+    refused = [one.turn for one in batch if one.turn.state == State.REJECTED]
     for one in batch:
+        if one.turn.state == State.REJECTED:
+            continue
         began = time.perf_counter()
         try:
             results.append(derive(one.turn, one.body()))
@@ -54,7 +59,7 @@ def derive_all(batch: Sequence[Waiting], *, gently: bool = False) -> tuple[list[
             failures.append((one.turn.seq, _reason(error)))
         if gently:
             time.sleep(min(time.perf_counter() - began, _GATHER_S))
-    return results, failures
+    return results, failures, refused
 
 
 def _reason(error: Exception) -> str:
@@ -126,21 +131,23 @@ class Deriver:
         batch = await self._store.read(lambda connection: derived_tables.pending(connection, size))
         if not batch:
             return False
-        results, failures = await asyncio.to_thread(derive_all, batch, gently=gently)
+        results, failures, refused = await asyncio.to_thread(derive_all, batch, gently=gently)
         try:
-            await self._save(results, failures)
+            await self._save(results, failures, refused)
         except (UnavailableError, BusyError):
             raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, each turn is saved alone and has its own
             _log.warning("a batch of %d turns is saved one by one: %a", len(batch), _reason(error))
-            await self._save_each(results, failures)
+            await self._save_each(results, failures, refused)
         if self._wake.is_set() and len(batch) < size:
             await asyncio.sleep(began + _GATHER_S - time.monotonic())
         return True
 
-    async def _save(self, results: Sequence[Derived], failures: Sequence[Failure]) -> None:
+    async def _save(
+        self, results: Sequence[Derived], failures: Sequence[Failure], refused: Sequence[TurnRow] = ()
+    ) -> None:
         events = await self._store.write(
-            lambda connection: derived_tables.save(connection, results, failures)
+            lambda connection: derived_tables.save(connection, results, failures, refused)
         )
         self._publish(events)
         self._metrics.derived.labels("ok").inc(len(results))
@@ -148,8 +155,10 @@ class Deriver:
         for seq, reason in failures:
             _log.warning("turn %d could not be derived: %a", seq, reason)
 
-    async def _save_each(self, results: Sequence[Derived], failures: Sequence[Failure]) -> None:
-        await self._save((), failures)
+    async def _save_each(
+        self, results: Sequence[Derived], failures: Sequence[Failure], refused: Sequence[TurnRow]
+    ) -> None:
+        await self._save((), failures, refused)
         for one in results:
             try:
                 await self._save((one,), ())

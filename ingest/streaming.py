@@ -20,7 +20,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 async def stream_events(request: Request) -> Response:
-    """Stream run_update, step_update, finalize, delete and gap events from now on.
+    """Stream turn, run_update, step_update, finalize, delete and gap events from now on.
 
     The credential is looked up again before each event and beat: a key that is taken out ends the stream.
     """

@@ -86,7 +86,8 @@ def undecided(connection: Connection, scope: Scope) -> int:
         return 0
     rows = connection.run(
         "SELECT count(*) FROM pending p JOIN turns t ON t.seq = p.seq WHERE t.tenant = ?"
-        " AND t.received_at_us < ? AND (t.harness_id IN (?, ?) OR t.harness_session_id = '')",
+        " AND t.state = 'accepted' AND t.received_at_us < ?"
+        " AND (t.harness_id IN (?, ?) OR t.harness_session_id = '')",
         (scope.tenant, scope.before_us, *_NO_HARNESS),
     )
     return cast("int", rows[0][0])
@@ -152,7 +153,7 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
     if not seqs:
         return 0, []
     sessions = _sessions_of(connection, seqs)
-    for table in ("bodies", "pending", "derive_failures"):
+    for table in ("bodies", "pending", "derive_again", "derive_failures"):
         _each(connection, f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 -- constants
     for session in sorted(sessions | _children(connection, scope.tenant, sessions)):
         forget_session(connection, scope.tenant, session)
@@ -192,11 +193,11 @@ _DROP_EMPTY: Final = (
 )
 """That there are turns says nothing new: without it SQLite would read the whole key for the session."""
 
-_REQUEUE_TRANSCRIPTS: Final = (
-    "INSERT INTO pending SELECT t.seq FROM sessions s CROSS JOIN turns t WHERE t.tenant = s.tenant"
+_TRANSCRIPTS: Final = (
+    "SELECT t.seq FROM sessions s CROSS JOIN turns t WHERE t.tenant = s.tenant"
     " AND t.harness_id = s.harness_id AND t.harness_session_id = s.harness_session_id"
     " AND s.tenant = ? AND s.id = ? AND t.source = 'transcript' AND t.state = 'accepted'"
-    " AND t.seq IN (SELECT seq FROM bodies) ON CONFLICT DO NOTHING"
+    " AND t.seq IN (SELECT seq FROM bodies)"
 )
 """They have no steps."""
 _DROP_CHILDLESS: Final = (
@@ -219,12 +220,8 @@ def forget_session(connection: Connection, tenant: str, session: str) -> None:
     """Drop what was derived of a session, and let its turns (those that stay) be derived again."""
     values: tuple[Value, ...] = (tenant, session)
     of = "WHERE tenant = ? AND session_id = ?"
-    connection.run(
-        f"INSERT INTO pending SELECT seq FROM steps {of} AND seq IN (SELECT seq FROM bodies)"  # noqa: S608 -- constants
-        " ON CONFLICT DO NOTHING",
-        values,
-    )
-    connection.run(_REQUEUE_TRANSCRIPTS, values)
+    _requeue(connection, f"SELECT seq FROM steps {of} AND seq IN (SELECT seq FROM bodies)", values)  # noqa: S608 -- constants
+    _requeue(connection, _TRANSCRIPTS, values)
     connection.run(
         "DELETE FROM node_agents WHERE tenant = ?"  # noqa: S608 -- constants
         f" AND agent_name IN (SELECT agent_name FROM steps {of})"
@@ -249,13 +246,19 @@ def forget_session(connection: Connection, tenant: str, session: str) -> None:
     connection.run("DELETE FROM sessions WHERE tenant = ? AND id = ?", values)
 
 
+def _requeue(connection: Connection, seqs: str, values: Sequence[Value] = ()) -> None:
+    """Let the turns that a query finds be derived again; those that wait were or were not derived before."""
+    waits = "EXISTS (SELECT 1 FROM pending p WHERE p.seq = again.seq)"
+    again = f"SELECT seq FROM ({seqs}) again WHERE NOT {waits}"  # noqa: S608 -- constants
+    connection.run(f"INSERT INTO derive_again {again} ON CONFLICT DO NOTHING", values)
+    connection.run(f"INSERT INTO pending {again} ON CONFLICT DO NOTHING", values)
+
+
 def requeue_all(connection: Connection) -> int:
     """Drop everything derived and derive every accepted turn again; how many."""
     connection.alone(Purpose.DERIVE)
     for table in DERIVED:
         connection.run(f"DELETE FROM {table}")  # noqa: S608 -- constants
     connection.run("DELETE FROM derive_failures")
-    connection.run(
-        "INSERT INTO pending SELECT seq FROM turns WHERE state = 'accepted' ON CONFLICT DO NOTHING"
-    )
+    _requeue(connection, "SELECT seq FROM turns WHERE state = 'accepted'")
     return cast("int", connection.run("SELECT count(*) FROM pending")[0][0])

@@ -12,7 +12,7 @@ from ingest.store import nodes, tables
 from ingest.store.connection import Connection, Purpose, Row
 from ingest.store.merge import by_day, merge_run, merge_session, placeholder, usage_of
 from ingest.store.packing import unpack
-from ingest.store.rows import COUNTS, MOST, Body, Event, RunRow, SessionRow, StepRow, TurnRow
+from ingest.store.rows import COUNTS, MOST, Became, Body, Event, RunRow, SessionRow, State, StepRow, TurnRow
 from ingest.store.turns import NAME_LIMIT, clean
 
 _EVENTS_AT_ONCE: Final = 10
@@ -40,6 +40,9 @@ _PENDING: Final = (
     " ORDER BY p.seq LIMIT ?"
 )
 _BODIES: Final = "SELECT seq, request, response, meta, session FROM bodies WHERE seq IN"
+_WAITING: Final = (
+    "SELECT p.seq, a.seq FROM pending p LEFT JOIN derive_again a ON a.seq = p.seq WHERE p.seq IN"
+)
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 """Bodies of a batch, as posted: what is derived of them takes several times that."""
 
@@ -63,18 +66,18 @@ class Waiting(Struct, frozen=True):
 
 
 def pending(connection: Connection, limit: int) -> list[Waiting]:
-    """The oldest turns that wait for derivation, with their bodies: few where they are large."""
+    """The oldest turns that wait: few where they are large, and with their bodies but for rejected ones."""
     found: list[TurnRow] = []
     size = 0
     for row in connection.run(_PENDING, (limit,)):
         turn = tables.load(TurnRow, row)
-        size += turn.body_bytes
+        size += turn.body_bytes if turn.state == State.ACCEPTED else 0
         if found and size > _BATCH_BYTES:
             break
         found.append(turn)
     bodies = {
         row[0]: row[1:]
-        for marks, chunk in tables.chunks([turn.seq for turn in found])
+        for marks, chunk in tables.chunks([turn.seq for turn in found if turn.state == State.ACCEPTED])
         for row in connection.run(f"{_BODIES} ({marks})", chunk)
     }
     return [Waiting(turn, bodies.get(turn.seq)) for turn in found]
@@ -100,28 +103,34 @@ def backlog(connection: Connection) -> tuple[int, int]:
 
 
 def save(
-    connection: Connection, derived: Sequence[Derived], failures: Sequence[tuple[int, str]] = ()
+    connection: Connection,
+    derived: Sequence[Derived],
+    failures: Sequence[tuple[int, str]] = (),
+    refused: Sequence[TurnRow] = (),
 ) -> list[Event]:
-    """Keep what was derived and why the rest was not; none of them waits any longer.
+    """Keep what was derived and why the rest was not; none of them waits any longer, nor do ``refused`` ones.
 
     Turns that were deleted while they were being derived are left out. Returns what happened.
     """
     connection.alone(Purpose.DERIVE)
-    waiting = _still_waiting(connection, [one.turn.seq for one in derived] + [seq for seq, _ in failures])
+    seqs = [one.turn.seq for one in derived] + [seq for seq, _ in failures] + [turn.seq for turn in refused]
+    waiting = _still_waiting(connection, seqs)
     derived = [one for one in derived if one.turn.seq in waiting]
     failures = [(seq, reason) for seq, reason in failures if seq in waiting]
+    events = _told(connection, derived, [seq for seq, _ in failures])
+    events += [_turn_event(turn, Became.REJECTED) for turn in refused if turn.seq in waiting]
     nodes.save(connection, [(one.turn, one.session.id, one.nodes) for one in derived])
     _save_sessions(connection, derived)
-    events = _save_runs(connection, derived)
+    events += _save_runs(connection, derived)
     tables.insert(connection, "steps", [_step_row(one, one.step) for one in derived if one.step], _NOTHING)
     usage = usage_of(derived)
     tables.insert(connection, "usage", usage, _ADDING)
     tables.insert(connection, "usage_days", by_day(usage), _ADDING_DAYS)
     reasons = [(seq, clean(reason)) for seq, reason in failures]
     tables.put_rows(connection, "derive_failures", reasons, _NOTHING)
-    done = [one.turn.seq for one in derived] + [seq for seq, _ in failures]
-    for marks, chunk in tables.chunks(done):
-        connection.run(f"DELETE FROM pending WHERE seq IN ({marks})", chunk)  # noqa: S608 -- question marks
+    _release(connection, "pending", list(waiting))
+    _release(connection, "derive_again", [seq for seq, again in waiting.items() if again])
+    events = [structs.replace(event, again=True) if waiting[event.seq] else event for event in events]
     announce(connection, events)
     return events
 
@@ -134,12 +143,39 @@ def announce(connection: Connection, events: Sequence[Event]) -> None:
         connection.notify([payload.decode() for payload in payloads])
 
 
-def _still_waiting(connection: Connection, seqs: Sequence[int]) -> set[int]:
+def _still_waiting(connection: Connection, seqs: Sequence[int]) -> dict[int, bool]:
+    """Which of ``seqs`` wait, and whether they were derived before."""
     return {
-        cast("int", row[0])
+        cast("int", seq): again is not None
         for marks, chunk in tables.chunks(seqs)
-        for row in connection.run(f"SELECT seq FROM pending WHERE seq IN ({marks})", chunk)  # noqa: S608 -- question marks
+        for seq, again in connection.run(f"{_WAITING} ({marks})", chunk)
     }
+
+
+def _release(connection: Connection, table: str, seqs: Sequence[int]) -> None:
+    for marks, chunk in tables.chunks(seqs):
+        connection.run(f"DELETE FROM {table} WHERE seq IN ({marks})", chunk)  # noqa: S608 -- constants
+
+
+def _told(connection: Connection, derived: Sequence[Derived], failed: Sequence[int]) -> list[Event]:
+    """That these turns wait no longer."""
+    events = [_turn_event(one.turn, Became.DERIVED, one.session.id) for one in derived]
+    for marks, chunk in tables.chunks(failed):
+        sql = f"SELECT {tables.columns(TurnRow)} FROM turns WHERE seq IN ({marks})"  # noqa: S608 -- constants
+        rows = connection.run(sql, chunk)
+        events += [_turn_event(tables.load(TurnRow, row), Became.FAILED) for row in rows]
+    return events
+
+
+def _turn_event(turn: TurnRow, became: Became, session: str = "") -> Event:
+    return Event(
+        kind="turn",
+        tenant=turn.tenant,
+        session_id=session,
+        turn_id=turn.id,
+        seq=turn.seq,
+        status=became.value,
+    )
 
 
 def _by_tenant(derived: Sequence[Derived]) -> dict[str, list[Derived]]:

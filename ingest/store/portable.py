@@ -240,8 +240,7 @@ def _insert(connection: Connection, new: Sequence[Carried]) -> None:
     numbered = list(zip(connection.allocate(len(new)), new, strict=True))
     tables.put_rows(connection, "turns", [_turn_values(seq, one) for seq, one in numbered])
     tables.put_rows(connection, "bodies", [(seq, *_body_values(one.body)) for seq, one in numbered])
-    waiting = [(seq,) for seq, one in numbered if one.turn.state == State.ACCEPTED]
-    tables.put_rows(connection, "pending", waiting)
+    tables.put_rows(connection, "pending", [(seq,) for seq, _ in numbered])
 
 
 def _turn_values(seq: int, one: Carried) -> tuple[Value, ...]:
@@ -261,7 +260,7 @@ def erase(connection: Connection) -> int:
     connection.alone(Purpose.DERIVE)
     connection.alone(Purpose.PUT)
     gone = count(connection, Choice())
-    for table in (*DERIVED, "derive_failures", "pending", "bodies", "turns"):
+    for table in (*DERIVED, "derive_failures", "derive_again", "pending", "bodies", "turns"):
         connection.run(f"DELETE FROM {table}")  # noqa: S608 -- constants
     return gone
 

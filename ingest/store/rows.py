@@ -263,8 +263,24 @@ class NodeDetail(Struct, frozen=True):
     content: bytes
 
 
+@unique
+class Became(StrEnum):
+    """What a turn that no longer waits has become: the status of its ``turn`` event."""
+
+    DERIVED = "derived"
+    """What follows from it is stored: a session, and for a call a step and its run."""
+    FAILED = "failed"
+    """It could not be derived."""
+    REJECTED = "rejected"
+    """It was refused, and kept as it came."""
+
+
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that happened, without any body. ``kind`` is run_update, step_update, finalize or delete."""
+    """Something that happened, without any body.
+
+    ``kind`` is turn, step_update, run_update, finalize or delete, or ``gap`` (:mod:`ingest.events`).
+    ``again``: the turn was derived before, and whoever listened then was told the same.
+    """
 
     kind: str
     tenant: str
@@ -274,3 +290,4 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seq: int = 0
     status: str = ""
     turns: int = 0
+    again: bool = False

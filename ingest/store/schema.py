@@ -9,7 +9,8 @@ Invariants
 * ``turns`` and ``bodies`` are the truth; every other table but ``audit`` can be
   made again from them.
 * A row of ``pending`` exists from the commit of a turn until the commit of what was
-  derived from it.
+  derived from it. Of a rejected turn nothing is; it waits until it was told of. A row of
+  ``derive_again`` goes with one of ``pending``.
 * ``key_hash`` covers tenant and idempotency key (:mod:`ingest.store.keys`); ``variant`` is empty
   for a strict key, the body's digest without one, and ``r`` and the digest for a rejected turn. The
   pair is unique: the guard behind the look-up that finds duplicates, for several writers on
@@ -247,6 +248,10 @@ id of that form is the key itself: one that was cut or repaired on its way into 
 has U+FFFD."""
 
 
+STEP_5: Final = "CREATE TABLE derive_again (seq {int} PRIMARY KEY) {strict};"
+"""Which of the turns that wait were derived before: whoever hears of them then has heard of them."""
+
+
 class NewerSchemaError(Exception):
     """The database was written by a newer release: this one must not touch it."""
 
@@ -255,7 +260,7 @@ DERIVED: Final = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "
 """The tables that are made again from the turns."""
 _POSTGRESQL: Final = "{postgresql}"
 _SQLITE: Final = "{sqlite}"
-STEPS: Final = (STEP_1, STEP_2, STEP_3, STEP_4)
+STEPS: Final = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
 
 

@@ -106,18 +106,12 @@ def _settle_rejected(
 
 def _insert(connection: Connection, rows: Sequence[_New]) -> None:
     numbered = list(zip(connection.allocate(len(rows)), rows, strict=True))
-    accepted = [one for one in numbered if one[1][0].state is State.ACCEPTED]
-    rejected = [one for one in numbered if one[1][0].state is State.REJECTED]
-    waiting = [(seq,) for seq, _ in accepted]
-    tables.put_beside(connection, {**_rows(accepted), "pending": waiting})
-    tables.put_beside(connection, _rows(rejected))
-
-
-def _rows(numbered: Sequence[tuple[int, _New]]) -> dict[str, list[tuple[Value, ...]]]:
-    return {
+    rows_of: dict[str, list[tuple[Value, ...]]] = {
         "turns": [turn_values(seq, *row) for seq, row in numbered],
         "bodies": [_body_values(seq, row[0].body) for seq, row in numbered],
+        "pending": [(seq,) for seq, _ in numbered],
     }
+    tables.put_beside(connection, rows_of)
 
 
 def clean(text: str, limit: int = TEXT_LIMIT) -> str:

@@ -63,12 +63,12 @@ async def test_a_strict_key_conflicts_and_the_other_body_is_kept_rejected(store:
     assert await rows(store, "SELECT state FROM turns ORDER BY seq") == [("accepted",), ("rejected",)]
 
 
-async def test_a_rejected_turn_holds_no_key_and_waits_for_nothing(store: Store) -> None:
+async def test_a_rejected_turn_holds_no_key_and_waits_to_be_told_of(store: Store) -> None:
     await store.put([new_turn("a", key="k", state=State.REJECTED)])
     (accepted,) = await store.put([new_turn("a", key="k")])
     assert accepted.fate is Fate.STORED
     assert not accepted.reused
-    assert await rows(store, "SELECT count(*) FROM pending") == [(1,)]
+    assert await rows(store, "SELECT count(*) FROM pending") == [(2,)]
 
 
 async def test_keys_are_their_tenants_own(store: Store) -> None:

@@ -12,7 +12,7 @@ from ingest.derivation.derive import Derived
 from ingest.deriver import derive_all
 from ingest.store import derived as derived_tables
 from ingest.store.connection import Connection
-from ingest.store.rows import MOST
+from ingest.store.rows import MOST, TurnRow
 from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import Client, service, turn
 
@@ -116,9 +116,12 @@ async def test_a_turn_whose_rows_cannot_be_saved_costs_its_batch_nothing(
     save = derived_tables.save
 
     def refusing(
-        connection: Connection, derived: Sequence[Derived], failures: Sequence[tuple[int, str]] = ()
+        connection: Connection,
+        derived: Sequence[Derived],
+        failures: Sequence[tuple[int, str]] = (),
+        refused: Sequence[TurnRow] = (),
     ) -> object:
-        events = save(connection, derived, failures)
+        events = save(connection, derived, failures, refused)
         if any(one.step and one.step.label == "bad" for one in derived):
             raise OverflowError("beyond 64 bits")
         return events

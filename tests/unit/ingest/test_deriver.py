@@ -58,7 +58,7 @@ async def test_each_turn_is_followed_by_a_rest_as_long_as_it_took(
     rests: list[float] = []
     monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     monkeypatch.setattr(time, "sleep", rests.append)
-    results, failures = derive_all(batch, gently=gently)
+    results, failures, _ = derive_all(batch, gently=gently)
     monkeypatch.undo()
     assert (len(results), failures) == (3, [])
     longest = 0.05

@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ingest import app, streaming
+from ingest import app, deriver, streaming
 from ingest.access import read_keys
+from ingest.derivation.derive import Derived, derive
 from ingest.events import GAP, QUEUE, Hub, Listener
 from ingest.store.connection import Connection
-from ingest.store.rows import Event
+from ingest.store.deletion import Scope
+from ingest.store.rows import Body, Event, TurnRow
 from ingest.store.store import Store
 from ingest.streaming import event_lines
 from tests.paths import needs
 from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
-from tests.unit.ingest.running import Client, service, turn
+from tests.unit.ingest.running import JSON, Client, service, turn
 from tests.unit.ingest.test_access import bearer, key, keys_file
 
 LISTENERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
@@ -44,10 +46,64 @@ async def following(listener: Listener) -> Event:
 async def test_a_turn_is_told_when_it_is_derived(client: Client) -> None:
     async with client.service.hub.listen("default") as listener:
         identifier = (await client.turn(turn("secret"))).headers["steno-turn-id"]
-        events = [await following(listener) for _ in range(3)]
-    assert [event.kind for event in events] == ["step_update", "run_update", "finalize"]
-    assert {(event.turn_id, event.status) for event in events} == {(identifier, "completed")}
+        events = [await following(listener) for _ in range(4)]
+    assert [(event.kind, event.status) for event in events] == [
+        ("turn", "derived"),
+        ("step_update", "completed"),
+        ("run_update", "completed"),
+        ("finalize", "completed"),
+    ]
+    assert {(event.turn_id, event.again) for event in events} == {(identifier, False)}
+    assert len({event.session_id for event in events}) == 1
     assert "secret" not in repr(events)
+
+
+async def test_every_turn_is_told_whatever_becomes_of_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transcripts, which have no step, refused turns, and those that cannot be derived: each once."""
+
+    def failing(one: TurnRow, body: Body) -> Derived:
+        if one.agent_name == "broken":
+            raise ValueError("secret")
+        return derive(one, body)
+
+    monkeypatch.setattr(deriver, "derive", failing)
+    record = json.dumps({"session": SESSION, "records": [1]})
+    async with client.service.hub.listen("default") as listener:
+        posts = [
+            await client.turn(turn("a", agent_name="broken")),
+            await client.turn(turn("b", provider="nobody")),
+            await client.post("/v1/ingest/transcript", content=record, headers=JSON),
+            await client.turn(turn("c")),
+        ]
+        events: list[Event] = []
+        while sum(event.kind == "turn" for event in events) < len(posts):
+            events.append(await following(listener))
+    told = {event.turn_id: event.status for event in events if event.kind == "turn"}
+    stored = await client.rows("SELECT id FROM turns ORDER BY seq")
+    assert [told[identifier] for (identifier,) in stored] == ["failed", "rejected", "derived", "derived"]
+    assert "secret" not in repr(events)
+    assert await client.rows("SELECT count(*) FROM pending") == [(0,)]
+
+
+async def test_what_is_derived_again_is_told_as_such(client: Client) -> None:
+    """A deletion derives the rest of its sessions again: whoever counts events must not count them twice."""
+    for text in "ab":
+        await client.turn(turn(text, session=SESSION))
+    assert await client.service.deriver.settled(10)
+    last = int((await client.rows("SELECT max(received_at_us) FROM turns"))[0][0])
+    async with client.service.hub.listen("default") as listener:
+        await client.service.retention.delete(Scope(tenant="default", before_us=last), "x")
+        await client.turn(turn("c", session=SESSION))
+        events: list[Event] = []
+        while [event.kind for event in events].count("finalize") < 2:
+            event = await following(listener)
+            events += [event] if event.kind != "delete" and (event.again or events) else []
+    told = {event.turn_id: event.again for event in events}
+    kept = await client.rows("SELECT id FROM turns ORDER BY seq")
+    assert [told[identifier] for (identifier,) in kept] == [True, False]
+    assert await client.rows("SELECT count(*) FROM derive_again") == [(0,)]
 
 
 async def test_a_tenant_hears_of_itself_only(client: Client) -> None:
@@ -67,7 +123,7 @@ async def test_every_instance_on_one_postgresql_hears_everything(tmp_path: Path)
             for number in range(20):
                 await (one, two)[number % 2].turn(turn(str(number), session=SESSION))
             for listener in (near, far):
-                turns = {(await following(listener)).turn_id for _ in range(60)}
+                turns = {(await following(listener)).turn_id for _ in range(80)}
                 assert len(turns) == 20
         assert await one.rows("SELECT turns FROM sessions") == [(20,)]
         assert await one.rows("SELECT sum(turns) FROM usage") == [(20,)]
@@ -158,7 +214,7 @@ async def test_nothing_that_is_told_or_fails_ends_the_listening(
         for garbage in ("no JSON", '{"kind": 1}', '[{"kind": "finalize"}]', "[" * 7000):
             await client.service.store.write(partial(tell, garbage))
         await client.turn(turn())
-        assert (await following(listener)).kind == "step_update"
+        assert (await following(listener)).kind == "turn"
         told = (await client.get("/metrics")).text
         assert 'steno_ingest_event_channel_failures_total{kind="payload"} 4.0' in told
         assert 'steno_ingest_event_channel_failures_total{kind="channel"} 1.0' in told
@@ -176,7 +232,7 @@ async def test_a_lost_channel_is_counted_and_whoever_listens_is_told_of_the_gap(
             gap = await asyncio.wait_for(listener.next(), 20)
             assert (gap.kind, gap.tenant, gap.turns) == (GAP, "default", 0)
             await client.turn(turn())
-            assert (await asyncio.wait_for(listener.next(), 20)).kind == "step_update"
+            assert (await asyncio.wait_for(listener.next(), 20)).kind == "turn"
         told = (await client.get("/metrics")).text
         assert 'steno_ingest_event_channel_failures_total{kind="channel"} 1.0' in told
     drop_database("cut")

@@ -157,3 +157,13 @@ async def test_a_turn_deleted_while_it_fails_derivation_leaves_no_reason(
         await client.delete("/v1/turns", params={"tenant": "default"})
         await client.service.store.write(lambda connection: save(connection, (), [(seq, "secret")]))
         assert await client.rows("SELECT count(*) FROM derive_failures") == [(0,)]
+
+
+async def test_a_rejected_turn_that_waits_to_be_told_of_holds_up_no_deletion(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Nobody will find that it is of the session: nothing is derived of it."""
+    async with service(tmp_path, database_url=database_url, derive=False) as client:
+        await client.turn(turn(provider="nobody"))
+        answer = await client.delete("/v1/turns", params={"tenant": "default", "session": "s"})
+        assert (answer.status_code, answer.json()["deleted"]) == (200, 0)

@@ -324,7 +324,7 @@ async def test_an_answer_that_is_whole_and_empty_is_kept_where_its_producer_saw_
     """A view without a message's role is not enough."""
     empty: dict[str, Any] = {"message": {"role": "assistant", "content": []}, "done": True}
     assert (await client.turn(turn(response=empty, meta={"canonical": None}))).status_code == 422
-    nobody = {"message": {"content": []}, "done": True}
+    nobody: dict[str, Any] = {"message": {"content": []}, "done": True}
     assert (await client.turn(turn(response=nobody, meta={"Canonical": seen}))).status_code == 422
     answer = await client.turn(turn(response=empty, meta={"canonical": seen}))
     assert answer.status_code == 202
@@ -334,12 +334,14 @@ async def test_an_answer_that_is_whole_and_empty_is_kept_where_its_producer_saw_
     assert await client.rows("SELECT count(*) FROM derive_failures") == [(0,)]
 
 
-def other_case(value: Any) -> Any:
+def other_case(value: object) -> Any:
     """The same with its members' names capitalised, word by word, at every level."""
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
         return {name.title(): other_case(member) for name, member in members.items()}
-    return [other_case(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [other_case(item) for item in cast("list[object]", value)]
+    return value
 
 
 async def test_names_in_another_case_become_the_same_turn(client: Client) -> None:
