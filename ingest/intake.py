@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from ingest.access import AccessError, Principal, TenantNameError
@@ -287,6 +288,15 @@ def _internal(turn: NewTurn | None = None) -> Answer:
     )
 
 
+def _guarded(make: Callable[[], Prepared | Answer]) -> Prepared | Answer:
+    """What ``make`` returns; whatever one turn provokes, the others of its batch go on."""
+    try:
+        return make()
+    except Exception:  # noqa: BLE001 -- a bug that one turn meets is told for it alone
+        _log.exception("a turn could not be taken, and nothing of it is stored")
+        return _internal()
+
+
 class Intake:
     """Takes posted turns into the store and counts what became of each."""
 
@@ -310,27 +320,23 @@ class Intake:
 
         def work() -> list[Prepared | Answer]:
             allow = self._throttle.allow
-            return [self._prepare(post, writer, allow) for post in posts]
+            return [
+                _guarded(partial(prepare, post, writer, self._project, stamp(), allow=allow))
+                for post in posts
+            ]
 
         sizes = [len(post.body) for post in posts]
         unfolds = any(_may_unfold(post.body) for post in posts)
         prepared = await (asyncio.to_thread(work) if unfolds else beside(work, sum(sizes)))
         return await self._keep(prepared, sizes)
 
-    def _prepare(self, post: Posted, writer: Principal, allow: Allow) -> Prepared | Answer:
-        """One turn; whatever it provokes, the others of its batch go on."""
-        try:
-            return prepare(post, writer, self._project, stamp(), allow=allow)
-        except Exception:  # noqa: BLE001 -- a bug that one turn meets is told for it alone
-            _log.exception("a turn could not be taken, and nothing of it is stored")
-            return _internal()
-
     async def take_transcript(self, transcript: Transcript, size: int, writer: Principal) -> Answer:
         """Store a transcript."""
 
         def work() -> Prepared | Answer:
             allow = self._throttle.allow
-            return prepare_transcript(transcript, size, writer, self._project, stamp(), allow=allow)
+            make = partial(prepare_transcript, transcript, size, writer, self._project, stamp(), allow=allow)
+            return _guarded(make)
 
         return (await self._keep([await beside(work, size)], [size]))[0]
 

@@ -123,6 +123,19 @@ async def test_a_turn_that_meets_a_bug_costs_its_batch_nothing_and_is_counted(
     assert await client.rows("SELECT count(*) FROM turns") == [(2,)]
 
 
+async def test_a_transcript_that_meets_a_bug_is_counted_too(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(intake, "prepare_transcript", broken)
+    body: dict[str, Any] = {"session": {"harness_session_id": "s"}, "records": []}
+    assert (await client.post("/v1/ingest/transcript", json=body)).status_code == 500
+    metrics = (await client.get("/metrics")).text
+    assert 'tapes_ingest_writes_total{provider="unknown",status="internal_error"} 1.0' in metrics
+
+
 async def test_a_bug_of_the_store_is_500_for_each_turn_and_counted(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
