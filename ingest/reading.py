@@ -1,10 +1,12 @@
 """The handlers that give back what was stored. One tenant at a time; every read of content is audited."""
 
+import base64
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
+import msgspec
 from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,9 +26,10 @@ PAGE: Final = 100
 """Most rows of a page."""
 _NODES: Final = 1000
 _CATCH_UP_S: Final = 1.0
-_USAGE_ROWS: Final = 10_000
 _HASH_DIGITS: Final = frozenset("0123456789abcdef")
-CURSOR: Final = r"[0-9]{1,18}-[0-9a-z]{1,40}"
+CURSOR: Final = r"[0-9A-Za-z_-]{1,12000}"
+_PLACE: Final = re.compile(r"[0-9]{1,18}-[0-9a-z]{1,40}")
+"""The cursor of a list in the order of time. That of usage is the last group, as JSON in base64."""
 _HASH_LENGTH: Final = 64
 _NUMBER: Final = re.compile(r"[0-9]{1,3}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,7 +77,7 @@ def _cursor(text: str) -> Cursor | None:
     if not text:
         return None
     at, _, tie = text.partition("-")
-    if not re.fullmatch(CURSOR, text):
+    if not _PLACE.fullmatch(text):
         raise QueryError("cursor must be the next of an earlier page")
     return Cursor(int(at), tie)
 
@@ -216,15 +219,37 @@ async def get_usage(request: Request) -> Response:
     """Show token totals, by default of each day of the last thirty."""
     query = request.query_params
     tenant = tenant_of(request)
-    by = [word for word in query.get("by", "day").split(",") if word]
+    by = list(dict.fromkeys(word for word in query.get("by", "day").split(",") if word))
     if not set(by) <= set(reads.USAGE_KEYS):
         raise QueryError(f"by must be some of {', '.join(reads.USAGE_KEYS)}")
     today = datetime.now(UTC).date()
     span = (_day(query.get("since"), str(today - timedelta(days=30))), _day(query.get("until"), str(today)))
+    limit = _number(query.get("limit", str(PAGE)))
+    after = _group(query.get("cursor", ""), len(by))
     rows = await service_of(request).store.read(
-        lambda connection: reads.usage(connection, tenant, by, span, _USAGE_ROWS)
+        lambda connection: reads.usage(connection, tenant, by, span, limit + 1, after=after)
     )
-    return reply(views.UsageList([views.usage_item(row) for row in rows]))
+    shown = rows[:limit]
+    more = _cursor_of([getattr(shown[-1], name) for name in by]) if len(rows) > limit else None
+    return reply(views.UsageList([views.usage_item(row) for row in shown], more))
+
+
+def _cursor_of(group: list[str]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(group)).decode().rstrip("=")
+
+
+def _group(cursor: str, keys: int) -> list[str]:
+    """The group that a cursor of usage names; empty for none."""
+    if not cursor:
+        return []
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        group = msgspec.json.decode(text, type=list[str])
+    except (ValueError, UnicodeError) as error:  # also of base64 and msgspec
+        raise QueryError("cursor must be the next of an earlier page of usage") from error
+    if len(group) != keys:
+        raise QueryError("cursor must be the next of an earlier page by the same keys")
+    return group
 
 
 def _day(text: str | None, otherwise: str) -> str:

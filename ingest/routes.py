@@ -171,7 +171,7 @@ ROUTES: Final = (
         path="/v1/usage",
         handler=reading.get_usage,
         summary="Show token totals, by default of each day of the last thirty.",
-        query=("tenant", "by", "since", "until"),
+        query=("tenant", "by", *PAGED),
         gives=views.UsageList,
         refusals=READ,
     ),

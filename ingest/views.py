@@ -204,9 +204,10 @@ class UsageItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageList(Struct, frozen=True):
-    """Token totals of a tenant."""
+    """A page of token totals of a tenant, in the order of its groups."""
 
     usage: list[UsageItem]
+    next: str | None
 
 
 def turn_item(found: Found) -> TurnItem:

@@ -222,17 +222,31 @@ def _sum(name: str) -> str:
 
 
 def usage(
-    connection: Connection, tenant: str, by: Sequence[str], span: tuple[str, str], limit: int
+    connection: Connection,
+    tenant: str,
+    by: Sequence[str],
+    span: tuple[str, str],
+    limit: int,
+    *,
+    after: Sequence[str] = (),
 ) -> list[UsageRow]:
-    """Token totals of a tenant, grouped by ``by`` (of :data:`USAGE_KEYS`), from day to day inclusive."""
+    """Token totals of a tenant, grouped by ``by`` (of :data:`USAGE_KEYS`), from day to day inclusive.
+
+    In the order of the groups; ``after`` is the last group of the page before, its values in the order
+    of ``by``.
+    """
     table = "usage" if "session_id" in by else "usage_days"
     keys = ", ".join(name if name in by else f"'' AS {name}" for name in USAGE_KEYS)
     counts = ", ".join(_sum(name) for name in COUNTS)
     grouped = ("tenant", *by)
     # Without days the groups are read in order, up to the limit: SQLite would read all the days instead.
     day = "day" if "day" in by else "CAST(day AS TEXT)"
+    where = _Where(f"tenant = ? AND {day} >= ? AND {day} <= ?", tenant, *span)
+    if after:
+        marks = ", ".join("?" * len(after))
+        where.add(f"({', '.join(by)}) > ({marks})", *(clean(value, NAME_LIMIT) for value in after))
     sql = (
-        f"SELECT tenant, {keys}, {counts} FROM {table} WHERE tenant = ? AND {day} >= ? AND {day} <= ?"  # noqa: S608 -- constants
+        f"SELECT tenant, {keys}, {counts} FROM {table} WHERE {where}"  # noqa: S608 -- constants
         f" GROUP BY {', '.join(grouped)} ORDER BY {', '.join(grouped)} LIMIT ?"
     )
-    return [tables.load(UsageRow, row) for row in connection.run(sql, (tenant, *span, limit))]
+    return [tables.load(UsageRow, row) for row in connection.run(sql, (*where.values, limit))]

@@ -382,3 +382,39 @@ async def test_a_session_named_in_another_case_alone_keeps_what_it_says(client: 
     await derived(client)
     named = {item["harness_session_id"]: item for item in (await get(client, "/v1/sessions"))["sessions"]}
     assert (named["s"]["cwd"], named["s"]["parent_id"]) == ("/x", named["p"]["id"])
+
+
+@pytest.mark.parametrize("by", ["session_id", "model", "agent_name,day,session_id"])
+async def test_usage_is_paged_and_no_group_is_left_out(client: Client, by: str) -> None:
+    """Of more groups than a page has: it was cut at 10,000 without a word."""
+    for number in range(7):
+        sent = turn(str(number), session=harness(f"s{number}"), agent_name=f"\u00e4 {number}")
+        sent["response"]["model"] = f"m-{number % 5}"
+        await client.turn(sent)
+    await derived(client)
+    whole = await get(client, "/v1/usage", by=by)
+    assert (len(whole["usage"]), whole["next"]) == (5 if by == "model" else 7, None)
+    seen: list[Any] = []
+    cursor = ""
+    while True:
+        page = await get(client, "/v1/usage", by=by, limit=2, cursor=cursor)
+        assert len(page["usage"]) <= 2
+        seen += page["usage"]
+        if page["next"] is None:
+            break
+        cursor = page["next"]
+        assert re.search(documented("cursor"), cursor)
+    assert seen == whole["usage"]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "5-a", "WzFd", "W10", "WyJhIiwiYiJd", "\u00e4", "e30", "WyJhXHVkODAwIl0"]
+)
+async def test_a_cursor_that_is_none_of_usage_is_400(client: Client, cursor: str) -> None:
+    answer = await client.get("/v1/usage", params={"by": "model", "cursor": cursor})
+    assert answer.status_code == 400, answer.text
+
+
+async def test_a_cursor_of_usage_may_hold_any_text(client: Client) -> None:
+    answer = await get(client, "/v1/usage", by="model", cursor="WyJhXHUwMDAwIl0")
+    assert answer == {"usage": [], "next": None}
