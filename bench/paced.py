@@ -21,6 +21,7 @@ from extproc.transport.address import TcpAddress
 from tests.e2e.harness.envoy import Envoy, Mode, configuration
 
 _SETTLE_S = 2.0
+_DELIVERED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,10 @@ async def _measure(bench: Bench, contestant: Contestant, size: Size) -> None:
     before, cpu_s = bench.turns_delivered(), contestant.server.cpu_s()
     started = time.monotonic()
     await run_users(contestant.envoy.port, size.pace, size.chunks)
+    delivers = not contestant.server.name.startswith("go")
+    turns, until = size.pace.streams * size.pace.turns, time.monotonic() + _DELIVERED_S
+    while delivers and bench.turns_delivered() - before < turns and time.monotonic() < until:
+        await asyncio.sleep(0.5)
     await asyncio.sleep(_SETTLE_S)
     contestant.cpu_s.append(contestant.server.cpu_s() - cpu_s)
     contestant.delivered += bench.turns_delivered() - before

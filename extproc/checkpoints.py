@@ -29,6 +29,7 @@ from extproc.assemble import MAX_SNAPSHOT_BYTES, TurnIdentity, snapshot
 from extproc.captured import Captured, Instant
 from extproc.exchange import Exchange
 from extproc.shelf import fetch
+from ingest_client.beat import until_next
 from ingest_client.sink import Kept, Record, Sink
 from ingest_client.spool.api import Checkpoint, Checkpoints
 
@@ -127,7 +128,7 @@ class Checkpointer:
     async def run(self) -> None:
         """Write snapshots until cancelled."""
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(until_next(TICK_S))
             while self._due and self._due[0][0] <= self._clock().monotonic_ns:
                 await self.write_due()
                 await asyncio.sleep(self._worked_ns * IDLE_PER_WORK / 1e9)

@@ -12,9 +12,10 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
-TICK_S: Final = 0.05
-"""Half of what nothing may hold the loop for. Ticks fall on the grid of http2's rests, so that both wake a
-sleeping processor once: a waking costs a tenth of a millisecond and more."""
+from ingest_client.beat import BEAT_S, until_next
+
+TICK_S: Final = BEAT_S
+"""Half of what nothing may hold the loop for."""
 
 WINDOW_S: Final = 60.0
 """The worst of a whole minute is shown: no scrape is so rare that it would be missed."""
@@ -48,8 +49,7 @@ class LoopLag:
     async def run(self) -> None:
         """Measure until cancelled."""
         while True:
-            before_s = time.monotonic()
-            wait_s = TICK_S - before_s % TICK_S
+            before_s, wait_s = time.monotonic(), until_next(TICK_S)
             await asyncio.sleep(wait_s)
             now_s = time.monotonic()
             self.note(now_s, max(0.0, now_s - before_s - wait_s))

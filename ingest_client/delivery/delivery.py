@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final as Constant
 
+from ingest_client.beat import until_next
 from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.backoff import Backoff
 from ingest_client.delivery.classify import Fate, Reason, Scope, Verdict
@@ -184,9 +185,10 @@ class Delivery:
     def _gathers_for(self, now_s: float) -> float:
         """How long to wait for more turns to claim together; none for a batch, nor for a stop."""
         many = sum(backlog.turns for backlog in self._queue.backlog.values()) >= self._settings.batch_turns
-        if many or not self._settings.gather_s or self._stopping:
+        gather_s = self._settings.gather_s
+        if many or not gather_s or self._stopping:
             return 0.0
-        return self._claimed_at_s + self._settings.gather_s - now_s
+        return until_next(gather_s) if now_s - self._claimed_at_s < gather_s else 0.0
 
     @property
     def _has_room(self) -> bool:
@@ -212,7 +214,7 @@ class Delivery:
 
     async def _wait_for_work(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.poll_s):
+            async with asyncio.timeout(until_next(self._settings.poll_s)):
                 await self._queue.wait_for_work()
         if not self._queue.backlog:
             await asyncio.sleep(_EARLY_S)  # it woke early: do not spin until the commit shows
@@ -337,7 +339,7 @@ class Delivery:
     async def _tick(self) -> None:
         """Look again at whatever time alone changes: breakers, pauses, resting connections."""
         while True:
-            await asyncio.sleep(self._settings.poll_s)
+            await asyncio.sleep(until_next(self._settings.poll_s))
             now_s = self._clock.monotonic_s()
             for tenant in self._holding.ready.tenants():
                 if self._paused(tenant, now_s):

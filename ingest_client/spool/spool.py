@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Final, Self, TypeVar, cast
 
 from capture.outcomes import Outcome
+from ingest_client.beat import until_next
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed
 from ingest_client.spool import tools
@@ -377,7 +378,7 @@ class Spool:
             self._submit(Job(run=_nothing, writes=True, done=_done_nothing, instead=_nothing))
         elif self._patient:
             self._hand_over()
-        self._flusher = self._loop.call_later(self.settings.patience_s or FLUSH_S, self._flush)
+        self._flusher = self._loop.call_later(until_next(self.settings.patience_s or FLUSH_S), self._flush)
 
     def _post(self, jobs: list[Job], moved: Counter[str], desk: Desk | None) -> None:
         """On the spool's thread: hand the results over."""

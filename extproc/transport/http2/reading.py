@@ -13,6 +13,8 @@ slices are smaller, until they are quick again. Nothing is read meanwhile.
 import asyncio
 from collections.abc import Callable
 
+from ingest_client.beat import until_next
+
 _SMALL_READ_BYTES = 64 * 1024
 _SLICE_BYTES = 64 * 1024
 _SMALLEST_SLICE_BYTES = 2 * 1024
@@ -60,8 +62,7 @@ class Reading:
         """Read again in a while."""
         if self._waiting is None and self._rest_s > 0 and not self._transport.is_closing():
             self._transport.pause_reading()
-            # On one grid for all connections: they wake a sleeping processor together.
-            self._waiting = self._loop.call_later(self._rest_s - self._clock() % self._rest_s, self._resume)
+            self._waiting = self._loop.call_later(until_next(self._rest_s), self._resume)
 
     def finish(self) -> None:
         """Nothing more will come: work on what has."""
