@@ -101,7 +101,7 @@ async def _measure(bench: Bench, contestant: Contestant, size: Size) -> None:
     await run_users(contestant.envoy.port, size.pace, size.chunks)
     delivers = not contestant.server.name.startswith("go")
     turns, until = size.pace.streams * size.pace.turns, time.monotonic() + _DELIVERED_S
-    while delivers and bench.turns_delivered() - before < turns and time.monotonic() < until:
+    while delivers and bench.turns_delivered() - before < turns and time.monotonic() < until:  # noqa: ASYNC110 -- no event crosses processes
         await asyncio.sleep(0.5)
     await asyncio.sleep(_SETTLE_S)
     contestant.cpu_s.append(contestant.server.cpu_s() - cpu_s)
