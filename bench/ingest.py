@@ -31,8 +31,9 @@ from bench.ingest_load import batches, envelope, flood, steady
 from bench.ingest_results import Results, Run
 from bench.tables import publish
 from ingest.access import OPEN
+from ingest.deriver import derive_all
 from ingest.intake import Posted, Prepared, prepare, stamp
-from ingest.store import turns
+from ingest.store import derived, turns
 from ingest.store.engines import engine_of
 from ingest.store.rows import NewTurn
 from tests.unit.ingest import engines
@@ -48,6 +49,7 @@ BATCH = 50
 HALF = 400
 """Turns a second: half of the 800 that single POSTs must reach."""
 WAL_FILES = 12
+PLAIN_DERIVED = 4 * 256
 
 
 @dataclass
@@ -197,6 +199,21 @@ class Bench:
             took = time.perf_counter() - began
             self._tell(used, what, Run(first - lag, took, used.cpu() - before))
 
+    def _plain_derived(self, used: Store, what: str) -> None:
+        """What a plain script saves of turns that it has derived before: the indexes of hashes grow."""
+        connection = engine_of(used.url).writer()
+        took_s = spent_s = 0.0
+        for _ in range(PLAIN_DERIVED // 256):
+            made = derive_all(derived.pending(connection, 256))
+            before, own, began = used.cpu(), time.process_time(), time.perf_counter()
+            connection.begin()
+            derived.save(connection, *made)
+            connection.commit()
+            took_s += time.perf_counter() - began
+            spent_s += used.cpu() - before + time.process_time() - own
+        connection.close()
+        self._tell(used, what, Run(PLAIN_DERIVED, took_s, spent_s))
+
     async def single(self) -> None:
         """One turn a request, as fast as it goes."""
         count = len(self._bodies) // 2
@@ -239,6 +256,7 @@ class Bench:
                 new = [envelope(number) for number in range(10**7, 10**7 + 4000)]
                 with service(used, derive=False) as address:
                     await self._batched(used, address, new, f"batched {at}")
+                self._plain_derived(used, f"store's own limit, what is derived, {at}")
                 await self._derived(used, f"derivation {at}")
                 if size == self._size:
                     self._lists(used)
