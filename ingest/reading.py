@@ -2,9 +2,9 @@
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -36,11 +36,29 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY_LENGTH: Final = len("2026-01-31")
 _LARGEST: Final = 1 << 63
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
 
 
 class QueryError(ValueError):
     """A query parameter says nothing usable (400)."""
+
+
+def knowing(handler: Handler, names: Sequence[str]) -> Handler:
+    """``handler``, for requests whose parameters are of ``names``, each at most once; others are 400.
+
+    A filter that is not known would be one that does not filter: everything, where little was asked for.
+    """
+
+    async def knowing_handler(request: Request) -> Response:
+        query = request.query_params
+        for name in query:
+            if name not in names or len(query.getlist(name)) > 1:
+                known = ", ".join(names) or "nothing"
+                raise QueryError(f"{name!a} is not to be asked here, or not twice: {known} may be, once")
+        return await handler(request)
+
+    return knowing_handler
 
 
 def tenant_of(request: Request) -> str:

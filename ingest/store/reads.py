@@ -22,6 +22,8 @@ _TURNS: Final = len(TurnRow.__struct_fields__)
 _STATES: Final = frozenset(State)
 _BY_STEP: Final = ("session_id", "run_id", "agent_name", "model", "provider")
 """The filters on steps; of those with equally many turns, the first one's index is read."""
+_OWN: Final = frozenset(("agent_name", "model", "provider"))
+"""The filters that a turn itself can answer."""
 _FEW: Final = 1000
 """So far are the turns of each filter counted, where there are several."""
 
@@ -82,23 +84,38 @@ def _span(where: _Where, page: Page, column: str, tie: str, last: Value) -> None
 
 
 def turns(connection: Connection, page: Page) -> list[Found]:
-    """A page of turns."""
+    """A page of turns. Filters ask what was derived, and a rejected turn, which has no step, itself."""
     wanted = {name: clean(getattr(page, name), NAME_LIMIT) for name in _BY_STEP}
     filters = {name: value for name, value in wanted.items() if value}
-    if page.state and (page.state not in _STATES or (filters and page.state == State.REJECTED)):
-        return []  # only accepted turns are derived, and have a step
-    main, join = ("s", "JOIN") if filters else ("t", "LEFT JOIN")
+    if page.state and page.state not in _STATES:
+        return []
+    if not filters:
+        return _turns(connection, page, "t", {}, page.state)
+    found: list[Found] = []
+    if page.state != State.REJECTED:
+        found += _turns(connection, page, "s", filters, page.state)
+    if page.state != State.ACCEPTED and filters.keys() <= _OWN:
+        found += _turns(connection, page, "t", filters, State.REJECTED)
+    found.sort(key=lambda one: (one.turn.received_at_us, one.turn.seq), reverse=True)
+    return found[: page.limit]
+
+
+def _turns(
+    connection: Connection, page: Page, main: str, filters: Mapping[str, str], state: str
+) -> list[Found]:
+    """A page of turns whose steps (``s``), or who themselves (``t``), are as ``filters`` say."""
+    join = "JOIN" if main == "s" else "LEFT JOIN"
     order = (f"{main}.received_at_us", f"{main}.seq")
     if page.request_id:  # few turns: their key tells them
         where = _Where("t.key_hash = ? AND t.tenant = ?", key_hash(page.tenant, page.request_id), page.tenant)
         order = (f"+{order[0]}", f"+{order[1]}")  # not by an index: SQLite would read all turns in order
     else:
         where = _Where(f"{main}.tenant = ?", page.tenant)
-    rarest = _rarest(connection, page.tenant, filters)
+    rarest = _rarest(connection, page.tenant, filters) if main == "s" else next(iter(filters), "")
     for name, value in filters.items():
-        where.add(f"s.{name} = ?" if name == rarest else f"CAST(s.{name} AS TEXT) = ?", value)
-    if page.state:
-        where.add(f"t.state = '{page.state}'")  # spelled out: else its index could not be used
+        where.add(f"{main}.{name} = ?" if name == rarest else f"CAST({main}.{name} AS TEXT) = ?", value)
+    if state:
+        where.add(f"t.state = '{state}'")  # spelled out: else its index could not be used
     last = int(page.cursor.tie) if page.cursor else None
     _span(where, page, f"{main}.received_at_us", f"{main}.seq", last)
     sql = (

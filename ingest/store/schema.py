@@ -251,6 +251,15 @@ has U+FFFD."""
 STEP_5: Final = "CREATE TABLE derive_again (seq {int} PRIMARY KEY) {strict};"
 """Which of the turns that wait were derived before: whoever hears of them then has heard of them."""
 
+STEP_6: Final = """
+CREATE INDEX turns_rejected_provider ON turns (tenant, provider, received_at_us, seq)
+  WHERE state = 'rejected';
+CREATE INDEX turns_rejected_model ON turns (tenant, model, received_at_us, seq) WHERE state = 'rejected';
+CREATE INDEX turns_rejected_agent ON turns (tenant, agent_name, received_at_us, seq)
+  WHERE state = 'rejected';
+"""
+"""Rejected turns have no step: filters look at what they said of themselves."""
+
 
 class NewerSchemaError(Exception):
     """The database was written by a newer release: this one must not touch it."""
@@ -260,7 +269,7 @@ DERIVED: Final = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "
 """The tables that are made again from the turns."""
 _POSTGRESQL: Final = "{postgresql}"
 _SQLITE: Final = "{sqlite}"
-STEPS: Final = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5)
+STEPS: Final = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5, STEP_6)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
 
 

@@ -82,6 +82,8 @@ def explaining(database_url: str) -> Generator[Explaining]:
         {"request_id": "r"},
         {"state": "accepted"},
         {"state": "rejected"},
+        {"state": "rejected", "provider": "p"},
+        {"state": "rejected", "agent_name": "a", "model": "m"},
     ],
 )
 def test_a_page_of_turns_reads_an_index_in_order(explaining: Explaining, filters: dict[str, str]) -> None:

@@ -190,7 +190,7 @@ async def test_turns_are_filtered(client: Client) -> None:
     other = turn("2", agent_name="b", provider="openai")
     other["response"]["model"] = "gpt"
     await client.turn(other)
-    await client.turn(turn("3", provider="nobody", meta={"request_id": "r"}))
+    await client.turn(turn("3", provider="nobody", agent_name="z", meta={"request_id": "r"}))
     await derived(client)
     session = (await get(client, "/v1/sessions", limit=100))["sessions"]
     named = next(item for item in session if item["harness_session_id"] == "s")
@@ -202,6 +202,15 @@ async def test_turns_are_filtered(client: Client) -> None:
         ({"provider": "openai", "agent": "a"}, 0),
         ({"session": named["id"]}, 1),
         ({"state": "rejected"}, 1),
+        ({"state": "rejected", "provider": "nobody"}, 1),
+        ({"state": "rejected", "provider": "nobody", "agent": "z", "model": "m"}, 1),
+        ({"state": "rejected", "provider": "anthropic"}, 0),
+        ({"state": "rejected", "session": named["id"]}, 0),
+        ({"state": "accepted", "provider": "nobody"}, 0),
+        ({"provider": "nobody"}, 1),
+        ({"model": "m"}, 2),
+        ({"model": "m", "limit": 1}, 1),
+        ({"provider": "nobody", "request_id": "r"}, 1),
         ({"request_id": "r"}, 1),
         ({"since": "2020-01-01T00:00:00Z"}, 3),
         ({"until": "2020-01-01T00:00:00Z"}, 0),
@@ -418,3 +427,49 @@ async def test_a_cursor_that_is_none_of_usage_is_400(client: Client, cursor: str
 async def test_a_cursor_of_usage_may_hold_any_text(client: Client) -> None:
     answer = await get(client, "/v1/usage", by="model", cursor="WyJhXHUwMDAwIl0")
     assert answer == {"usage": [], "next": None}
+
+
+async def test_a_filtered_list_has_rejected_turns_in_their_place(client: Client) -> None:
+    """Pages of both kinds, newest first, as without a filter."""
+    for n in range(9):
+        await client.turn(turn(str(n), agent_name="a", provider="nobody" if n % 3 else "anthropic"))
+    await derived(client)
+    whole = (await get(client, "/v1/turns"))["turns"]
+    seen: list[Any] = []
+    cursor = ""
+    while cursor is not None:
+        page = await get(client, "/v1/turns", agent="a", limit=2, cursor=cursor)
+        seen += page["turns"]
+        cursor = page["next"]
+    assert seen == whole
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/sessions?model=m",
+        "/v1/usage?model=nope",
+        "/v1/usage?agent=none",
+        "/v1/turns?sesion=s",
+        "/v1/turns?model=a&model=b",
+        "/v1/turns/x?state=accepted",
+        "/v1/sessions/x?agent=a",
+        "/v1/runs/x?model=m",
+        "/v1/nodes/x?cursor=1-2",
+        "/v1/events?session=s",
+    ],
+)
+async def test_a_parameter_that_a_route_does_not_have_is_400(client: Client, path: str) -> None:
+    """It was ignored: whoever asked for the tokens of one model was told those of all."""
+    answer = await client.get(path)
+    assert answer.status_code == 400
+    assert path.partition("?")[2].partition("=")[0] in answer.json()["error"]
+
+
+async def test_deriving_again_is_for_all_and_takes_no_parameter(client: Client) -> None:
+    assert (await client.post("/v1/derive?tenant=a")).status_code == 400
+
+
+async def test_what_the_contract_ignores_is_ignored(client: Client) -> None:
+    assert (await client.post("/v1/ingest?x=1", json=turn())).status_code == 202
+    assert (await client.get("/v1/ingest/nodes?x=1")).status_code == 200
