@@ -12,6 +12,7 @@ A session is chosen by what its turns say: harness and session, whatever became 
 of their first message, which only derivation knows; :func:`undecided` counts those that wait.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, cast
 
@@ -21,7 +22,7 @@ from ingest.derivation.sessions import UNKNOWN, session_id, session_of
 from ingest.store import reads, tables
 from ingest.store.connection import Connection, Purpose, Value
 from ingest.store.derived import announce
-from ingest.store.rows import COUNTS, Event, State, TurnRow
+from ingest.store.rows import COUNTS, Event, Source, State, TurnRow
 from ingest.store.schema import DERIVED
 from ingest.store.turns import clean
 
@@ -122,19 +123,28 @@ def _still_there(connection: Connection, seqs: Sequence[int]) -> list[int]:
     return found[:BATCH]
 
 
-def _sessions_of(connection: Connection, seqs: Sequence[int]) -> set[str]:
-    """The sessions that something was derived of from these turns: transcripts have no step."""
-    found: set[str] = set()
+def _sessions_of(connection: Connection, seqs: Sequence[int]) -> tuple[Counter[str], set[str]]:
+    """How many of these turns each session has, "" none; and the sessions that something was derived of."""
+    counts: Counter[str] = Counter()
+    derived: set[str] = set()
     for marks, chunk in tables.chunks(seqs):
         steps = connection.run(f"SELECT session_id FROM steps WHERE seq IN ({marks})", chunk)  # noqa: S608 -- question marks
-        found |= {str(row[0]) for row in steps}
+        counts.update(str(row[0]) for row in steps)
         sql = (
             f"SELECT {tables.columns(TurnRow)} FROM turns WHERE seq IN ({marks})"  # noqa: S608 -- constants
-            " AND state = 'accepted' AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.seq = turns.seq)"
+            " AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.seq = turns.seq)"
         )
         stepless = [tables.load(TurnRow, row) for row in connection.run(sql, chunk)]
-        found |= {session_of(turn, {}, (), "").id for turn in stepless}
-    return found
+        counts.update(_stepless_session(turn) for turn in stepless)
+        derived |= {_stepless_session(turn) for turn in stepless if turn.state == State.ACCEPTED}
+        derived |= {str(row[0]) for row in steps}
+    return counts, derived - {""}
+
+
+def _stepless_session(turn: TurnRow) -> str:
+    """The session of a turn without a step: what it names, or for a transcript its own; else unknown."""
+    named = turn.harness_id not in _NO_HARNESS and turn.harness_session_id
+    return session_of(turn, {}, (), "").id if named or turn.source == Source.TRANSCRIPT else ""
 
 
 def _children(connection: Connection, tenant: str, sessions: set[str]) -> set[str]:
@@ -152,7 +162,7 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
     seqs = _chosen(connection, scope)
     if not seqs:
         return 0, []
-    sessions = _sessions_of(connection, seqs)
+    counts, sessions = _sessions_of(connection, seqs)
     for table in ("bodies", "pending", "derive_again", "derive_failures"):
         _each(connection, f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 -- constants
     for session in sorted(sessions | _children(connection, scope.tenant, sessions)):
@@ -164,8 +174,8 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
         (now_us, clean(who), "delete", scope.tenant, clean(scope.words()), len(seqs)),
     )
     events = [
-        Event(kind="delete", tenant=scope.tenant, session_id=session, turns=len(seqs))
-        for session in sorted(sessions) or [""]
+        Event(kind="delete", tenant=scope.tenant, session_id=session, turns=counts[session])
+        for session in sorted(counts)
     ]
     announce(connection, events)
     return len(seqs), events

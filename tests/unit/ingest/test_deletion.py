@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from ingest import administering, intake
 from ingest.archive import Lines, lines_after
+from ingest.derivation.sessions import session_id as session_name
 from ingest.portable import LineError, decode
 from ingest.retention import Retention, Rule, scopes
 from ingest.store.connection import Connection, UnavailableError
@@ -151,7 +152,7 @@ async def test_a_deletion_is_audited_and_told(client: Client) -> None:
         told = [await listener.next()]
         while sum(event.kind == "delete" for event in told) < 2:
             told.append(await listener.next())
-    assert {event.turns for event in told if event.kind == "delete"} == {6}
+    assert [event.turns for event in told if event.kind == "delete"] == [3, 3], "each session's own"
     assert await client.rows("SELECT who, action, tenant, turns FROM audit") == [
         ("open", "delete", "default", 6)
     ]
@@ -266,3 +267,24 @@ async def test_an_export_breaks_off_once_its_key_is_taken_out(
         monkeypatch.setattr(administering, "lines_after", taken_out_meanwhile)
         await breaks_off(client, (b"authorization", b"Bearer t"))
     assert "an export of tenant default breaks off: unknown bearer token" in caplog.text
+
+
+async def test_a_deletion_is_told_by_session_whatever_became_of_the_turns(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Derived or not, rejected or a transcript: the numbers add up to what was deleted."""
+    named = {"harness_id": "h", "harness_session_id": "s"}
+    async with service(tmp_path, database_url=database_url, derive=False) as client:
+        await client.turn(turn("a", session=named))
+        await client.turn(turn("b", session=named, provider="nobody"))
+        record = json.dumps({"session": named, "records": [1]})
+        await client.post("/v1/ingest/transcript", content=record, headers=JSON)
+        unnamed = json.dumps({"session": {"harness_session_id": "t"}, "records": [1]})
+        await client.post("/v1/ingest/transcript", content=unnamed, headers=JSON)
+        await client.turn(turn("c"))
+        scope = Scope(tenant="default", before_us=1 << 60)
+        count, events = await client.service.store.write(partial(delete_some, scope=scope, who="x", now_us=1))
+    told = {event.session_id: event.turns for event in events}
+    assert (count, sorted(told.values())) == (5, [1, 1, 3])
+    assert told[""] == 1, "whose session only derivation would know"
+    assert told[session_name("default", "h", "s")] == 3
