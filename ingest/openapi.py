@@ -24,7 +24,7 @@ _PARAMETERS: Final[dict[str, tuple[JsonObject, str]]] = {
     "cursor": (_TEXT | {"pattern": f"^{CURSOR}$"}, "The next of the page before."),
     "since": (_TIME, "From this time on."),
     "until": (_TIME, "Before this time."),
-    "before": (_TIME, "Received before this time; now if left out."),
+    "before": (_TIME, "Received before this time, which must not lie in the future; now if left out."),
     "session": (_TEXT, "The id of a session."),
     "agent": (_TEXT, "The name of an agent."),
     "model": (_TEXT, "The name of a model."),
