@@ -12,13 +12,10 @@ import msgspec
 from msgspec import Struct, structs
 
 from capture import jsontext
-from capture.dialects.catalog import CATALOG
-from capture.dialects.fold import RequestFacts
-from capture.reduce import ResponseFacts, ResponseReducer
-from capture.requests.catalog import dialect_of
-from capture.turn import Ending, Turn
+from capture.turn import Turn
 from capture.wire_response import reduced_response
 from ingest.envelope import Envelope, MetaFacts, Reduced, read_reduced
+from ingest.reduction import Answer, reduce
 from ingest.times import TimeError, moment_of, rfc3339
 
 _MAX_ELAPSED_S: Final = 604_800
@@ -86,18 +83,20 @@ def _reduce(envelope: Envelope) -> Turn | None:
         request = jsontext.decode(envelope.request) if envelope.request else None
     except jsontext.JsonError:
         return None
-    dialect = dialect_of(envelope.provider, envelope.facts.dialect or "", request)
-    if dialect not in CATALOG:
-        return None
     facts = envelope.facts
-    reducer = ResponseReducer(
-        dialect,
-        RequestFacts(path=facts.path or "", model=facts.model or ""),
-        ResponseFacts(content_type=facts.content_type or "", content_encoding=envelope.raw_response_encoding),
+    found = reduce(
+        Answer(
+            provider=envelope.provider,
+            dialect=facts.dialect or "",
+            request=request,
+            path=facts.path or "",
+            model=facts.model or "",
+            content_type=facts.content_type or "",
+            raw=envelope.raw_response,
+            encoding=envelope.raw_response_encoding,
+        )
     )
-    reducer.feed(envelope.raw_response)
-    turn = reducer.finish(Ending.COMPLETE)
-    return turn if isinstance(turn, Turn) else None
+    return found[0] if found is not None else None
 
 
 class _Times(Struct, frozen=True):

@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from capture import jsontext
-from ingest.derivation.canonical import as_list, canonical
+from ingest.derivation.canonical import as_list
 from ingest.derivation.steps import Tokens
 from ingest.derivation.stored import meta_of, response_of
+from ingest.derivation.view import view
 from ingest.store.reads import Found
 from ingest.store.rows import Body, NodeDetail, RunRow, SessionRow, TurnRow, UsageRow
 
@@ -257,10 +258,11 @@ _SAME_STEP = (
 
 def turn_detail(found: Found, body: Body, attempts: list[TurnRow]) -> TurnDetail:
     """A turn with everything that is kept of it."""
-    view = canonical(found.turn, _read(response_of, body.response), _read(meta_of, body.meta))
+    request = _value(body.request)
+    seen = view(found.turn, body, request, _read(response_of, body.response), _read(meta_of, body.meta))
     return TurnDetail(
         turn=turn_item(found),
-        canonical=dict(view),
+        canonical=dict(seen),
         request=shown(body.request),
         response=shown(body.response),
         meta=shown(body.meta),
@@ -271,7 +273,7 @@ def turn_detail(found: Found, body: Body, attempts: list[TurnRow]) -> TurnDetail
             Attempt(row.id, row.state, row.reason, moment(row.received_at_us), row.body_bytes)
             for row in attempts
         ],
-        diagnostics=list(as_list(view.get("diagnostics"))),
+        diagnostics=list(as_list(seen.get("diagnostics"))),
     )
 
 
@@ -293,6 +295,14 @@ def _repaired(text: bytes) -> Raw:
         return Raw(msgspec.json.encode(jsontext.decode(text)))
     except (jsontext.JsonError, OverflowError, RecursionError):
         return Raw(msgspec.json.encode(text.decode("utf-8", "replace")))
+
+
+def _value(text: bytes) -> object:
+    """A stored value, or nothing where nobody can read it."""
+    try:
+        return jsontext.decode(text) if text else None
+    except jsontext.JsonError:
+        return None
 
 
 def _read(read: Callable[[bytes], Mapping[str, object]], text: bytes) -> Mapping[str, object]:

@@ -1,7 +1,8 @@
 """The provider-neutral view of a stored turn (DESIGN §6).
 
 A sidecar of ours sends it in ``meta.canonical``, made from the bytes of the answer, which
-knows most. For any other producer it is made here from the contract's reduced response.
+knows most. For any other producer it is made of the bytes that the turn brings
+(:mod:`ingest.derivation.view`), or here from the contract's reduced response.
 """
 
 from collections.abc import Mapping, Sequence

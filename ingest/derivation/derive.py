@@ -9,7 +9,8 @@ from capture.merkle import Node, build_chain
 from capture.requests.catalog import dialect_of, read
 from capture.requests.request import Request
 from ingest.derivation import sessions, steps, stored
-from ingest.derivation.canonical import as_mapping, canonical
+from ingest.derivation.canonical import as_mapping
+from ingest.derivation.view import view
 from ingest.store.rows import Body, Source, TurnRow
 
 
@@ -64,7 +65,7 @@ def derive(turn: TurnRow, body: Body) -> Derived:
         meta=parts.meta,
         nodes=parts.nodes,
         session_id=session.id,
-        view=canonical(turn, parts.response, parts.meta),
+        view=view(turn, body, parts.request_json, parts.response, parts.meta),
     )
     step = steps.step_of(call)
     return Derived(turn=turn, session=session, nodes=parts.nodes, step=step)

@@ -11,9 +11,8 @@ from ingest.derivation.steps import EXCERPT, Step
 from ingest.store import nodes, tables
 from ingest.store.connection import Connection, Purpose, Row
 from ingest.store.merge import by_day, merge_run, merge_session, placeholder, usage_of
-from ingest.store.packing import unpack
 from ingest.store.rows import COUNTS, MOST, Became, Body, Event, RunRow, SessionRow, State, StepRow, TurnRow
-from ingest.store.turns import NAME_LIMIT, clean
+from ingest.store.turns import NAME_LIMIT, body_of, clean
 
 _EVENTS_AT_ONCE: Final = 10
 """Events of one notification: PostgreSQL takes less than 8,000 bytes."""
@@ -39,7 +38,7 @@ _PENDING: Final = (
     f"SELECT {tables.columns(TurnRow, 't.')} FROM pending p JOIN turns t ON t.seq = p.seq"  # noqa: S608 -- constants
     " ORDER BY p.seq LIMIT ?"
 )
-_BODIES: Final = "SELECT seq, request, response, meta, session FROM bodies WHERE seq IN"
+_BODIES: Final = f"SELECT seq, {tables.columns(Body)} FROM bodies WHERE seq IN"  # noqa: S608 -- constants
 _WAITING: Final = (
     "SELECT p.seq, a.seq FROM pending p LEFT JOIN derive_again a ON a.seq = p.seq WHERE p.seq IN"
 )
@@ -58,11 +57,10 @@ class Waiting(Struct, frozen=True):
     packed: Row | None
 
     def body(self) -> Body:
-        """What is derived from, so without the upstream's bytes. Raises whatever a damaged body provokes."""
+        """What is derived from. Raises whatever a damaged body provokes."""
         if self.packed is None:
             raise LostBodyError("its body is gone")
-        request, response, meta, session = (unpack(bytes(cast("bytes", part))) for part in self.packed)
-        return Body(request=request, response=response, meta=meta, session=session)
+        return body_of(self.packed)
 
 
 def pending(connection: Connection, limit: int) -> list[Waiting]:
