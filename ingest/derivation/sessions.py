@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from capture.merkle import Node
 from ingest.store.rows import TurnRow
+from ingest.store.turns import name_of
 
 UNKNOWN = "unknown"
 
@@ -43,7 +44,7 @@ def session_of(turn: TurnRow, envelope: Mapping[str, object], nodes: Sequence[No
     harness = turn.harness_id or UNKNOWN
     named = turn.harness_session_id if harness != UNKNOWN else ""
     key = named or (nodes[0].hash[:16] if nodes else turn.id)
-    parent = _text(envelope, "parent_harness_session_id")
+    parent = name_of(_text(envelope, "parent_harness_session_id"))
     return Session(
         id=session_id(turn.tenant, harness, key),
         harness_id=harness,

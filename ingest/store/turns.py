@@ -120,6 +120,17 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
 
 
+def name_of(text: str) -> str:
+    """A name for a column, of :data:`NAME_LIMIT` characters at most: two names never become one.
+
+    The longer ones end in a hash of the whole.
+    """
+    if len(text) <= NAME_LIMIT:
+        return clean(text)
+    tail = "~" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return clean(text, NAME_LIMIT - len(tail)) + tail
+
+
 def turn_values(
     seq: int, turn: NewTurn, hashed: bytes | None, variant: bytes | None, reused: bool
 ) -> tuple[Value, ...]:
@@ -137,9 +148,9 @@ def turn_values(
         clean(turn.provider),
         clean(turn.agent_name, NAME_LIMIT),
         clean(turn.model, NAME_LIMIT),
-        clean(turn.harness_id, NAME_LIMIT),
-        clean(turn.harness_session_id, NAME_LIMIT),
-        clean(turn.thread_id, NAME_LIMIT),
+        name_of(turn.harness_id),
+        name_of(turn.harness_session_id),
+        name_of(turn.thread_id),
         turn.received_at_us,
         turn.body_bytes,
         int(turn.raw_dropped),

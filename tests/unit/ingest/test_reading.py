@@ -473,3 +473,25 @@ async def test_deriving_again_is_for_all_and_takes_no_parameter(client: Client) 
 async def test_what_the_contract_ignores_is_ignored(client: Client) -> None:
     assert (await client.post("/v1/ingest?x=1", json=turn())).status_code == 202
     assert (await client.get("/v1/ingest/nodes?x=1")).status_code == 200
+
+
+async def test_sessions_whose_ids_begin_alike_stay_apart(client: Client) -> None:
+    """However long: their columns have 256 characters. A child finds its parent by the whole id, too."""
+    long = "L" * 300
+    for end in "ab":
+        await client.turn(turn(end, session=harness(long + end), meta={"thread_id": long + end}))
+    child = harness("child", parent_harness_session_id=long + "b")
+    await client.turn(turn("c", session=child, meta={"thread_id": long}))
+    await derived(client)
+    sessions = (await get(client, "/v1/sessions"))["sessions"]
+    assert [item["turns"] for item in sessions] == [1, 1, 1]
+    parents = {item["id"]: item["harness_session_id"] for item in sessions}
+    (named,) = [item for item in sessions if item["harness_session_id"] == "child"]
+    turns = (await get(client, "/v1/turns", session=named["parent_id"]))["turns"]
+    assert [item["label"] for item in turns] == ["b"]
+    assert len(parents[named["parent_id"]]) == 256
+    threads = {item["thread_id"] for item in (await get(client, "/v1/turns"))["turns"]}
+    assert len(threads) == 3
+    await client.delete("/v1/turns", params={"tenant": "default", "session": named["parent_id"]})
+    await derived(client)
+    assert [item["label"] for item in (await get(client, "/v1/turns"))["turns"]] == ["c", "a"]
