@@ -19,7 +19,7 @@ from typing import Final, cast
 from msgspec import Struct, structs
 
 from ingest.derivation.sessions import UNKNOWN, session_id, session_of
-from ingest.store import reads, tables
+from ingest.store import placeholders, reads, tables
 from ingest.store.connection import Connection, Purpose, Value
 from ingest.store.derived import announce
 from ingest.store.rows import COUNTS, Event, Source, State, TurnRow
@@ -147,11 +147,11 @@ def _stepless_session(turn: TurnRow) -> str:
     return session_of(turn, {}, (), "").id if named or turn.source == Source.TRANSCRIPT else ""
 
 
-def _children(connection: Connection, tenant: str, sessions: set[str]) -> set[str]:
-    """The sessions that name one of ``sessions`` as their parent: they bring its placeholder back."""
+def _parents(connection: Connection, tenant: str, sessions: set[str]) -> set[str]:
+    """The sessions that ``sessions`` name as their parents."""
     found: set[str] = set()
     for marks, chunk in tables.chunks(sorted(sessions)):
-        sql = f"SELECT id FROM sessions WHERE tenant = ? AND parent_id <> '' AND parent_id IN ({marks})"  # noqa: S608 -- question marks
+        sql = f"SELECT parent_id FROM sessions WHERE tenant = ? AND parent_id <> '' AND id IN ({marks})"  # noqa: S608 -- question marks
         found |= {str(row[0]) for row in connection.run(sql, (tenant, *chunk))}
     return found
 
@@ -165,9 +165,10 @@ def delete_some(connection: Connection, scope: Scope, who: str, now_us: int) -> 
     counts, sessions = _sessions_of(connection, seqs)
     for table in ("bodies", "pending", "derive_again", "derive_failures"):
         _each(connection, f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 -- constants
-    for session in sorted(sessions | _children(connection, scope.tenant, sessions)):
+    parents = _parents(connection, scope.tenant, sessions)
+    for session in sorted(sessions):
         forget_session(connection, scope.tenant, session)
-    connection.run(_DROP_CHILDLESS, (scope.tenant,))
+    placeholders.refresh(connection, scope.tenant, sessions | parents)
     _each(connection, "DELETE FROM turns WHERE seq = ?", seqs)
     connection.run(
         "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)",
@@ -210,10 +211,6 @@ _TRANSCRIPTS: Final = (
     " AND t.seq IN (SELECT seq FROM bodies)"
 )
 """They have no steps."""
-_DROP_CHILDLESS: Final = (
-    "DELETE FROM sessions WHERE tenant = ? AND placeholder = 1 AND NOT EXISTS (SELECT 1 FROM sessions c"
-    " WHERE c.tenant = sessions.tenant AND c.parent_id <> '' AND c.parent_id = sessions.id)"
-)
 _KEEP_AN_AGENT: Final = (
     "UPDATE nodes SET agent_name = COALESCE((SELECT a.agent_name FROM node_sessions o"
     " CROSS JOIN steps s CROSS JOIN node_agents a WHERE o.tenant = nodes.tenant AND o.hash = nodes.hash"
@@ -253,7 +250,7 @@ def forget_session(connection: Connection, tenant: str, session: str) -> None:
     connection.run(_DROP_EMPTY, (tenant, *values))
     for table in ("node_sessions", "runs", "usage", "steps"):
         connection.run(f"DELETE FROM {table} {of}", values)  # noqa: S608 -- constants
-    connection.run("DELETE FROM sessions WHERE tenant = ? AND id = ?", values)
+    placeholders.leave(connection, tenant, session)
 
 
 def _requeue(connection: Connection, seqs: str, values: Sequence[Value] = ()) -> None:

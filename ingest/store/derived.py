@@ -7,10 +7,11 @@ import msgspec
 from msgspec import Struct, structs
 
 from ingest.derivation.derive import Derived
+from ingest.derivation.sessions import Session
 from ingest.derivation.steps import EXCERPT, Step
-from ingest.store import nodes, tables
+from ingest.store import nodes, placeholders, tables
 from ingest.store.connection import Connection, Purpose, Row
-from ingest.store.merge import by_day, merge_run, merge_session, placeholder, usage_of
+from ingest.store.merge import by_day, merge_run, merge_session, usage_of
 from ingest.store.rows import COUNTS, MOST, Became, Body, Event, RunRow, SessionRow, State, StepRow, TurnRow
 from ingest.store.turns import NAME_LIMIT, body_of, clean
 
@@ -186,14 +187,24 @@ def _by_tenant(derived: Sequence[Derived]) -> dict[str, list[Derived]]:
 def _save_sessions(connection: Connection, derived: Sequence[Derived]) -> None:
     for tenant, ones in _by_tenant(derived).items():
         rows = tables.fetch(connection, "sessions", SessionRow, tenant, {one.session.id for one in ones})
-        parents: dict[str, SessionRow] = {}
+        before = {row.id: row.parent_id for row in rows.values()}
+        said: dict[str, Session] = {}
         for one in ones:
             rows[one.session.id] = merge_session(rows.get(one.session.id), one)
-            parent = placeholder(one)
-            if parent is not None:
-                parents.setdefault(parent.id, parent)
+            said[one.session.parent_id] = one.session
         tables.insert(connection, "sessions", list(rows.values()), _REPLACING_SESSION)
-        tables.insert(connection, "sessions", list(parents.values()), _NOTHING)
+        children = [(row, said[row.parent_id]) for row in rows.values() if row.parent_id in said]
+        placeholders.add(
+            connection,
+            [
+                (row, clean(one.harness_id, NAME_LIMIT), clean(one.parent_harness_session_id, NAME_LIMIT))
+                for row, one in children
+                if row.parent_id
+            ],
+        )
+        left = {old for name, old in before.items() if old and old != rows[name].parent_id}
+        if left:
+            placeholders.refresh(connection, tenant, left)
 
 
 def _save_runs(connection: Connection, derived: Sequence[Derived]) -> list[Event]:

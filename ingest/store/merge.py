@@ -14,7 +14,6 @@ from typing import Final, cast
 import msgspec
 
 from ingest.derivation.derive import Derived
-from ingest.derivation.sessions import Session
 from ingest.derivation.steps import Status, Step
 from ingest.store.rows import COUNTS, MOST, RunRow, SessionRow, TurnRow, UsageDayRow, UsageRow
 from ingest.store.turns import NAME_LIMIT, clean
@@ -28,7 +27,7 @@ _METADATA: Final = 65_536
 def merge_session(row: SessionRow | None, one: Derived) -> SessionRow:
     """The session's row with one more turn."""
     turn, said = one.turn, one.session
-    if row is None:
+    if row is None or row.placeholder:
         row = _session(turn, said.id, said.harness_id, said.harness_session_id)
     newer = turn.seq >= row.last_seq
     for name in _NEWEST:
@@ -38,22 +37,10 @@ def merge_session(row: SessionRow | None, one: Derived) -> SessionRow:
     row.metadata = _merged(row.metadata, said.metadata, newer=newer)
     if said.label and (not row.label or turn.seq < row.first_seq):
         row.label = clean(said.label)
-    row.placeholder = 0
     _span(row, turn)
     if one.step is not None:
         row.turns += 1
         _add(row, one.step)
-    return row
-
-
-def placeholder(one: Derived) -> SessionRow | None:
-    """The row of a parent that may not be known yet."""
-    said: Session = one.session
-    if not said.parent_id:
-        return None
-    row = _session(one.turn, said.parent_id, said.harness_id, said.parent_harness_session_id)
-    row.placeholder = 1
-    row.last_seq = 0  # anything that its own turns say is newer
     return row
 
 

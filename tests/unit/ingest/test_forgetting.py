@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -167,3 +168,37 @@ async def test_a_rejected_turn_that_waits_to_be_told_of_holds_up_no_deletion(
         await client.turn(turn(provider="nobody"))
         answer = await client.delete("/v1/turns", params={"tenant": "default", "session": "s"})
         assert (answer.status_code, answer.json()["deleted"]) == (200, 0)
+
+
+def said(text: str, session: str, parent: str = "", agent: str = "a") -> dict[str, Any]:
+    """A turn of a session that may name its parent."""
+    envelope = {"harness_id": "h", "harness_session_id": session}
+    more = {"parent_harness_session_id": parent} if parent else {}
+    return turn(text, session=envelope | more, agent_name=agent)
+
+
+@pytest.mark.parametrize(
+    ("turns", "gone"),
+    [
+        ([said("1", "child", "p"), said("2", "p")], "child"),
+        ([said("1", "child", "p"), said("2", "other", "p"), said("3", "z")], "child"),
+        ([said("1", "child", "p"), said("2", "child", "q"), said("3", "z")], "z"),
+        ([said("1", "child", "p"), said("2", "p", "q"), said("3", "other", "p")], "p"),
+        ([said("1", "p", "p"), said("2", "child", "p")], "p"),
+    ],
+    ids=["its time", "the next child's time", "named no more", "a parent with a parent", "its own parent"],
+)
+async def test_parents_are_after_a_deletion_what_deriving_again_makes_of_them(
+    client: Client, turns: list[dict[str, Any]], gone: str
+) -> None:
+    """A session without turns is as its children say, and one with turns as these do."""
+    for one in turns:
+        await client.turn(one)
+        assert await client.service.deriver.settled(10)
+    name = await session_id(client, gone)
+    await client.delete("/v1/turns", params={"tenant": "default", "session": name})
+    assert await client.service.deriver.settled(10)
+    after_deletion = await contents(client)
+    await client.post("/v1/derive")
+    assert await client.service.deriver.settled(10)
+    assert await contents(client) == after_deletion
