@@ -114,7 +114,7 @@ def _node_agents(numbers: Sequence[int], _: Clock) -> Rows:
 
 
 def _node_sessions(numbers: Sequence[int], _: Clock) -> Rows:
-    return ((TENANT, session_of(number), node_of(number)) for number in numbers)
+    return ((TENANT, session_of(number), node_of(number), _agent(number)) for number in numbers)
 
 
 def _steps(numbers: Sequence[int], clock: Clock) -> Rows:

@@ -212,15 +212,12 @@ _TRANSCRIPTS: Final = (
 )
 """They have no steps."""
 _KEEP_AN_AGENT: Final = (
-    "UPDATE nodes SET agent_name = COALESCE((SELECT a.agent_name FROM node_sessions o"
-    " CROSS JOIN steps s CROSS JOIN node_agents a WHERE o.tenant = nodes.tenant AND o.hash = nodes.hash"
-    " AND o.session_id <> ? AND s.tenant = o.tenant AND s.session_id = o.session_id"
-    " AND a.tenant = o.tenant AND a.agent_name = s.agent_name AND a.hash = o.hash LIMIT 1), '')"
-    " WHERE tenant = ? AND agent_name <> ''"
+    "UPDATE nodes SET agent_name = COALESCE((SELECT o.agent_name FROM node_sessions o"
+    " WHERE o.tenant = nodes.tenant AND o.hash = nodes.hash AND o.session_id <> ? AND o.agent_name <> ''"
+    " LIMIT 1), '') WHERE tenant = ? AND agent_name <> ''"
     " AND first_seq IN (SELECT seq FROM steps WHERE tenant = ? AND session_id = ?)"
 )
-"""A node that others share lists one of their agents, any of them. Crossed, because SQLite keeps to the order
-then: from the sessions of the node, not from all steps."""
+"""A node that others share lists one of their agents, any of them."""
 
 
 def forget_session(connection: Connection, tenant: str, session: str) -> None:
@@ -233,9 +230,8 @@ def forget_session(connection: Connection, tenant: str, session: str) -> None:
         "DELETE FROM node_agents WHERE tenant = ?"  # noqa: S608 -- constants
         f" AND agent_name IN (SELECT agent_name FROM steps {of})"
         f" AND hash IN (SELECT hash FROM node_sessions {of})"
-        " AND NOT EXISTS (SELECT 1 FROM node_sessions o CROSS JOIN steps s WHERE s.tenant = o.tenant"
-        " AND s.session_id = o.session_id AND o.tenant = node_agents.tenant AND o.hash = node_agents.hash"
-        " AND o.session_id <> ? AND CAST(s.agent_name AS TEXT) = node_agents.agent_name)",
+        " AND NOT EXISTS (SELECT 1 FROM node_sessions o WHERE o.tenant = node_agents.tenant"
+        " AND o.hash = node_agents.hash AND o.agent_name = node_agents.agent_name AND o.session_id <> ?)",
         (tenant, *values, *values, session),
     )
     connection.run(

@@ -31,12 +31,12 @@ def save(connection: Connection, chains: Sequence[Chain]) -> None:
     """Keep the nodes that are new, and who holds which."""
     first: dict[tuple[str, bytes], tuple[TurnRow, int, Node]] = {}
     agents: dict[tuple[str, str, bytes], tuple[Value, ...]] = {}
-    sessions: dict[tuple[str, str, bytes], None] = {}
+    sessions: dict[tuple[str, str, bytes, str], None] = {}
     for turn, session, chain in chains:
         for place, node in enumerate(chain):
             name = bytes.fromhex(node.hash)
             first.setdefault((turn.tenant, name), (turn, place, node))
-            sessions[turn.tenant, session, name] = None
+            sessions[turn.tenant, session, name, turn.agent_name] = None
             if turn.agent_name:
                 key = (turn.tenant, turn.agent_name, name)
                 agents.setdefault(key, (*key, turn.provider, turn.model, turn.seq, place))

@@ -260,6 +260,24 @@ CREATE INDEX turns_rejected_agent ON turns (tenant, agent_name, received_at_us, 
 """
 """Rejected turns have no step: filters look at what they said of themselves."""
 
+STEP_7: Final = """
+ALTER TABLE node_sessions RENAME TO node_sessions_before;
+CREATE TABLE node_sessions (
+  tenant TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  hash {blob} NOT NULL,
+  agent_name TEXT NOT NULL,
+  PRIMARY KEY (tenant, session_id, hash, agent_name)
+) {strict};
+INSERT INTO node_sessions
+  SELECT o.tenant, o.session_id, o.hash, s.agent_name FROM node_sessions_before o
+  JOIN (SELECT DISTINCT tenant, session_id, agent_name FROM steps) s
+    ON s.tenant = o.tenant AND s.session_id = o.session_id;
+DROP TABLE node_sessions_before;
+CREATE INDEX node_sessions_hash ON node_sessions (tenant, hash, agent_name, session_id);
+"""
+"""Whose turns hold a node, in each session: of what was there before, any agent's of that session."""
+
 
 class NewerSchemaError(Exception):
     """The database was written by a newer release: this one must not touch it."""
@@ -269,7 +287,7 @@ DERIVED: Final = ("nodes", "node_agents", "node_sessions", "sessions", "runs", "
 """The tables that are made again from the turns."""
 _POSTGRESQL: Final = "{postgresql}"
 _SQLITE: Final = "{sqlite}"
-STEPS: Final = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5, STEP_6)
+STEPS: Final = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5, STEP_6, STEP_7)
 """Step n leads from version n to n + 1; version 0 is the empty database."""
 
 

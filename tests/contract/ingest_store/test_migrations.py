@@ -177,3 +177,27 @@ def test_the_usage_of_days_is_summed_from_that_of_sessions(
         ("default", "2026-01-01", "p", "m", "a", 3, 11, 22, 33, 4, 5, 6),
         ("default", "2026-01-02", "p", "m", "a", 1, 7, 0, 7, 0, 0, 0),
     ]
+
+
+def test_the_nodes_of_a_session_get_the_agents_of_its_steps(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them holds which is known once everything is derived again."""
+    use(monkeypatch, STEPS[:6])
+    engine_of(database_url).prepare()
+    connection = engine_of(database_url).writer()
+    texts = ("s", "r")
+    for seq, agent in enumerate(("a", "b", "a")):
+        names = ("default", *texts, agent, "p", "m")
+        step = (seq, *names, 1, *("x",) * 5, None, 0, "", "", 0, *(None,) * 6)
+        connection.run(f"INSERT INTO steps VALUES ({', '.join('?' * len(step))})", step)
+    connection.run("INSERT INTO node_sessions VALUES (?, ?, ?)", ("default", "s", b"h"))
+    connection.close()
+    monkeypatch.undo()
+    engine_of(database_url).prepare()
+    assert read(
+        database_url, "SELECT session_id, hash, agent_name FROM node_sessions ORDER BY agent_name"
+    ) == [
+        ("s", b"h", "a"),
+        ("s", b"h", "b"),
+    ]

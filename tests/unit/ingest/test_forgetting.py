@@ -202,3 +202,21 @@ async def test_parents_are_after_a_deletion_what_deriving_again_makes_of_them(
     await client.post("/v1/derive")
     assert await client.service.deriver.settled(10)
     assert await contents(client) == after_deletion
+
+
+async def test_an_agent_lists_no_node_that_none_of_its_turns_holds_any_more(client: Client) -> None:
+    """Though a session that stays has turns of this agent, and the node: by another agent's turn."""
+    await client.turn(said("shared", "s1", agent="a"))
+    await client.turn(said("own", "s2", agent="a"))
+    await client.turn(said("shared", "s2", agent="b"))
+    assert await client.service.deriver.settled(10)
+    listed = "SELECT agent_name, hash FROM node_agents ORDER BY agent_name, hash"
+    assert len(await client.rows(listed)) == 6
+    gone = await session_id(client, "s1")
+    await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
+    assert await client.service.deriver.settled(10)
+    after_deletion = await client.rows(listed)
+    assert [agent for agent, _ in after_deletion] == ["a", "a", "b", "b"]
+    await client.post("/v1/derive")
+    assert await client.service.deriver.settled(10)
+    assert await client.rows(listed) == after_deletion
