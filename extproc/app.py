@@ -13,6 +13,7 @@ only then does it stop. The address has another generation's listener meanwhile.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -209,6 +210,7 @@ class Worker:
         assert self._delivery is not None
         assert self._spool is not None
         self._draining = True
+        self._spool.hurry()
         until = time.monotonic() + self._settings.drain_s
         await self._transport.stop(self._settings.drain_s * _STREAMS_SHARE)
         for task in checkpointing:
@@ -243,13 +245,17 @@ class Worker:
     # -- pages ----------------------------------------------------------------
 
     def leave_metrics(self) -> None:
-        """Write down what was counted: the supervisor carries it along."""
+        """Write down what was counted: the supervisor carries it along. All of it, or nothing."""
+        file = last_metrics_file(self.admin_socket)
+        part = file.with_name(f"{file.name}.part")
         try:
-            file = last_metrics_file(self.admin_socket)
-            make_private_file(file)
-            file.write_bytes(self._metrics.render())
+            make_private_file(part)
+            part.write_bytes(self._metrics.render())
+            part.replace(file)
         except OSError as error:
             _log.warning("the last metrics cannot be left for the supervisor: %s", error)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def _transport_counters(self) -> TransportCounters:
         return self._transport.counters if self._transport is not None else TransportCounters()

@@ -32,6 +32,7 @@ from extproc.shelf import fetch
 from ingest_client.beat import until_next
 from ingest_client.sink import Kept, Record, Sink
 from ingest_client.spool.api import Checkpoint, Checkpoints
+from ingest_client.spool.patience import MANY
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ TICK_S: Final = 0.5
 """How often to look for what is due: what falls due meanwhile shares one waking and one commit, which
 cost as much as several snapshots."""
 
-BATCH_ITEMS: Final = 32
+BATCH_ITEMS: Final = MANY
 BATCH_BYTES: Final = 8 << 20
 """Snapshots handed to the spool together: one commit for all, and milliseconds of the loop's time."""
 

@@ -81,7 +81,7 @@ class MergedMetrics:
         Returns how many exchanges it took with it, as far as was seen (0 where their ledger is on disk).
         """
         seen = self._seen.pop(process, {})
-        last = seen if page is None else _read(process, page)
+        last = seen if page is None else _last(process, page) or seen
         lost = 0 if self._durable else _bury(last)
         carried = {
             name: family
@@ -148,6 +148,15 @@ def _read(process: Process, page: str) -> _Families:
             worst=False,
         )
     return families
+
+
+def _last(process: Process, page: str) -> _Families:
+    """The families of a last page; none of one that a full disk has cut."""
+    try:
+        families = _read(process, page)
+    except (ValueError, IndexError):
+        return {}
+    return families if "steno_exchanges" in families else {}
 
 
 def _bury(families: _Families) -> int:

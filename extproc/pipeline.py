@@ -66,7 +66,6 @@ class _Waiting(NamedTuple):
     unmade: tuple[TurnIdentity, Unmade] | None = None
 
 
-_Job: TypeAlias = _Waiting | str
 _Made: TypeAlias = Record | Outcome | _Waiting | None
 """What became of it. None: it stays open, and its snapshot becomes its turn (:func:`_unread`)."""
 
@@ -99,9 +98,9 @@ class Pipeline:
         self._limits = limits
         self._wall_ns = wall_ns
         self._ids = TurnIds()
-        # A name alone: the end of an exchange that was written down and became no turn.
-        self._queue: asyncio.Queue[_Job] = asyncio.Queue()
-        self._large: asyncio.Queue[_Job] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._large: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._forgotten: asyncio.Queue[str] = asyncio.Queue()
         self._one = asyncio.Lock()
         self._waiting_turns = 0
         self.waiting_bytes = 0
@@ -135,6 +134,7 @@ class Pipeline:
             for _ in range(KEEPERS):
                 keepers.create_task(self._keep_forever(self._queue, self._make))
             keepers.create_task(self._keep_forever(self._large, self._make_large))
+            keepers.create_task(self._forget_forever())
 
     async def drain(self, within_s: float | None = None) -> bool:
         """Wait until everything that was concluded has been kept or counted. False: not in that time."""
@@ -142,20 +142,31 @@ class Pipeline:
             async with asyncio.timeout(within_s):
                 await self._queue.join()
                 await self._large.join()
-                await self._queue.join()  # names that large turns left to forget
+                await self._forgotten.join()  # names that both left
         except TimeoutError:
             _log.error("%d ended exchanges are not kept after %.1f s", self._waiting_turns, within_s)
             return False
         return True
 
-    async def _keep_forever(self, queue: asyncio.Queue[_Job], make: _Make) -> None:
+    async def _forget_forever(self) -> None:
+        """Clear what was written down of exchanges that became no turn: all of them together, for no turn
+        waits for a name, and names may wait for a turn.
+        """
+        while True:
+            names = [await self._forgotten.get()]
+            while not self._forgotten.empty():
+                names.append(self._forgotten.get_nowait())
+            found = await asyncio.gather(*map(self._checkpoints.forget, names), return_exceptions=True)
+            for error in found:
+                if error is not None:
+                    _log.error("a snapshot was not cleared", exc_info=error)
+                self._forgotten.task_done()
+
+    async def _keep_forever(self, queue: asyncio.Queue[_Waiting], make: _Make) -> None:
         while True:
             job = await queue.get()
             try:
-                if isinstance(job, str):
-                    await self._checkpoints.forget(job)
-                else:
-                    await self._keep_waiting(job, make)
+                await self._keep_waiting(job, make)
             except Exception:  # noqa: BLE001 - a bug behind the sink is told, and other turns are kept all the same
                 _log.exception("the end of an exchange was not told to all who hear of it")
             finally:
@@ -262,7 +273,7 @@ class Pipeline:
 
     def _forget(self, captured: Captured) -> None:
         if captured.turn_id:
-            self._queue.put_nowait(captured.turn_id)
+            self._forgotten.put_nowait(captured.turn_id)
 
     def _report_quarantine(self, captured: Captured, record: Record) -> None:
         if record.quarantine is not None:

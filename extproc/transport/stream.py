@@ -12,6 +12,7 @@ and Envoy, configured to fail open, goes on without us.
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from extproc.events import (
     Answer,
@@ -33,7 +34,19 @@ from extproc.wire import Undecodable, decode, encode
 
 _log = logging.getLogger(__name__)
 _NOTHING: tuple[bytes, ...] = ()
+_JOINED_BYTES = 64 * 1024
 _RESPONSE = Side.RESPONSE  # an enum's member costs a lookup in its class
+
+
+def _is_piece(event: Message | Undecodable) -> TypeGuard[Body]:
+    """Whether it is a piece of an answer that nobody waits for: a small one, or joining would copy much."""
+    return (
+        type(event) is Body
+        and event.observe
+        and event.side is _RESPONSE
+        and not event.end_of_stream
+        and len(event.data) <= _JOINED_BYTES
+    )
 
 
 def _is_last(event: Message) -> bool:
@@ -124,7 +137,7 @@ class Stream:
             counters.messages += 1
             counters.message_bytes += len(message)
             event = decode(message)
-            if type(event) is Body and event.observe and event.side is _RESPONSE and not event.end_of_stream:
+            if _is_piece(event):
                 pieces.append(event.data)
                 continue
             if pieces:

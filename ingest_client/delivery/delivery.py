@@ -158,7 +158,7 @@ class Delivery:
             waiting = self._queue.backlog.keys()
             if not self._claiming or not self._has_room or not self._anywhere(now_s):
                 await self._wait_for_room(self._settings.poll_s)
-            elif waiting - unwanted and (rest_s := self._gathers_for(now_s)) > 0:
+            elif waiting - unwanted and (rest_s := self._gathers_for(waiting - unwanted, now_s)) > 0:
                 await asyncio.sleep(rest_s)
             elif waiting - unwanted and await self._claim(unwanted):
                 self._send_what_may_go()
@@ -182,13 +182,18 @@ class Delivery:
             self._claimed_at_s = self._clock.monotonic_s()
         return bool(claimed)
 
-    def _gathers_for(self, now_s: float) -> float:
-        """How long to wait for more turns to claim together; none for a batch, nor for a stop."""
-        many = sum(backlog.turns for backlog in self._queue.backlog.values()) >= self._settings.batch_turns
+    def _gathers_for(self, tenants: set[str], now_s: float) -> float:
+        """How long to wait for more turns of these tenants to claim with those that wait; 0: claim now."""
         gather_s = self._settings.gather_s
-        if many or not gather_s or self._stopping:
+        if not gather_s or self._stopping:
             return 0.0
-        return until_next(gather_s) if now_s - self._claimed_at_s < gather_s else 0.0
+        waiting = [backlog for tenant, backlog in self._queue.backlog.items() if tenant in tenants]
+        turns = sum(each.turns for each in waiting)
+        size = sum(each.body_bytes for each in waiting)
+        if turns >= self._settings.batch_turns or size >= self._settings.batch_bytes:
+            return 0.0
+        # Ticks are compared, not distances: a claim comes a little after its tick.
+        return until_next(gather_s) if now_s // gather_s == self._claimed_at_s // gather_s else 0.0
 
     @property
     def _has_room(self) -> bool:

@@ -84,10 +84,10 @@ class Settlement:
     async def _write(self, group: list[Settled]) -> None:
         accepted = [settled for settled in group if settled.verdict.fate is Fate.ACCEPTED]
         others = [settled for settled in group if settled.verdict.fate is not Fate.ACCEPTED]
+        writes = [self._write_other(settled) for settled in others]
         if accepted:
-            await self._queue.acknowledge([settled.turn.seq for settled in accepted])
-        if others:
-            await asyncio.gather(*(self._write_other(settled) for settled in others))
+            writes.insert(0, self._queue.acknowledge([settled.turn.seq for settled in accepted]))
+        await asyncio.gather(*writes)
         for settled in group:
             self._count(settled)
         self._freed(len(group), sum(len(settled.turn.body) for settled in group))

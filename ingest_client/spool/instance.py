@@ -85,11 +85,17 @@ def take(root: Path, new_name: str) -> Lock:
         lock = try_lock(folder)
         if lock is not None:
             return lock
-    folder = root / new_name
-    make_private(folder)
-    lock = try_lock(folder)
+    return _made(root, new_name)
+
+
+def _made(root: Path, name: str) -> Lock:
+    """A new instance. It gets its name once it is locked: before, whoever looks for orphans would take it."""
+    nameless = root / f"new-{name}"
+    make_private(nameless)
+    lock = try_lock(nameless)
     if lock is None:
-        raise SpoolRefused(f"another process took {folder} at once: start again")
+        raise SpoolRefused(f"{nameless} is in use, and the name should be new: start again")
+    lock.folder = nameless.rename(root / name)
     sync_folder(root)
     return lock
 

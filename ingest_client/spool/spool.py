@@ -4,10 +4,7 @@ Nothing here touches a disk: every call becomes a job for the writer's thread
 (:mod:`ingest_client.spool.writer`) and a future. What may wait there is bounded in
 items and bytes; a new turn beyond that is shed at once.
 
-A job is *patient* when losing it to a crash costs no turn: acknowledgements (the turn is delivered once
-more), snapshots, counts. Patient jobs wait here for the next turn and share its commit; without one they
-go after ``patience_s``, or as soon as many wait. A commit costs a thread's waking and an fsync whatever is
-in it: at a steady few turns a second, this is what the whole sidecar costs.
+Jobs that may wait for company are *patient* (:mod:`ingest_client.spool.patience`).
 """
 
 import asyncio
@@ -32,6 +29,7 @@ from ingest_client.spool.desk import Desk
 from ingest_client.spool.files import DiskFiles, MemoryFiles
 from ingest_client.spool.instance import Lock, take
 from ingest_client.spool.jobs import Condition, Files, Job
+from ingest_client.spool.patience import Patience
 from ingest_client.spool.reserve import Reserve
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.tools import Json, Selection, ToolError
@@ -41,9 +39,6 @@ T = TypeVar("T")
 
 FLUSH_S: Final = 0.25
 """Where nothing is patient, counts made outside the spool are durable after this time at most."""
-
-MANY: Final = 64
-"""So many turns to acknowledge, or patient jobs of another kind, wait for no company."""
 
 TAKEN_SHARE: Final = 8
 """Interrupted exchanges are handed out by this part of what may wait for the disk (8 MiB), so that keeping
@@ -79,8 +74,7 @@ class Spool:
         self._claimed_at_ns = 0
         self._closing = False
         self._closed = False
-        self._patient: list[Job] = []
-        self._patient_items = 0
+        self._patience = Patience(self._hand_over, none=not settings.patience_s)
         self._flusher: asyncio.TimerHandle | None = None
         self._control: Control | None = None
 
@@ -172,6 +166,7 @@ class Spool:
         if self._closing:
             return
         self._closing = True
+        self.hurry()
         if self._flusher is not None:
             self._flusher.cancel()
         if self._control is not None:
@@ -314,7 +309,7 @@ class Spool:
         counted: bool = True,
         patient_items: int = 0,
     ) -> T:
-        """Have a job done. ``patient_items``: it may wait for company, as so many (see the module)."""
+        """Have a job done. ``patient_items``: it may wait for company, as so many."""
         answer: asyncio.Future[object] = self._loop.create_future()
 
         def done(job: Job) -> None:
@@ -332,40 +327,31 @@ class Spool:
 
         job = Job(run=run, writes=writes, done=done, instead=instead, size=max(0, size))
         if patient_items:
-            self._wait_for_company(job, patient_items)
+            self._patience.wait(job, patient_items)
         else:
             self._submit(job)
         return cast("T", await answer)
 
-    def _wait_for_company(self, job: Job, items: int) -> None:
-        self._patient.append(job)
-        self._patient_items += items
-        if self._patient_items >= MANY or self._closing or not self.settings.patience_s:
-            self._hand_over()
+    def hurry(self) -> None:
+        """From now on nothing waits for company: a stop has little time."""
+        self._patience.end()
 
     def _submit(self, job: Job) -> None:
         """To the spool's thread; a write takes the patient ones along, which came before it."""
         if job.writes:
-            self._hand_over()
+            self._patience.over()
+        job.counts = self.ledger.take_unsaved() if not self._closed else {}
+        self._hand_over(job)
+
+    def _hand_over(self, job: Job) -> None:
         if self._closed:
             self._answer_closed(job)
             return
-        job.counts = self.ledger.take_unsaved()
         full = (
             self._waiting_items >= self.settings.group_items
             or self._waiting_bytes >= self.settings.group_bytes
         )
         self._writer.submit(job, hurry=full)
-
-    def _hand_over(self) -> None:
-        """Let the patient ones wait no longer."""
-        patient, self._patient = self._patient, []
-        self._patient_items = 0
-        for job in patient:
-            if self._closed:
-                self._answer_closed(job)
-            else:
-                self._writer.submit(job, hurry=False)
 
     def _answer_closed(self, job: Job) -> None:
         """What comes after the end changes nothing: a turn not acknowledged is delivered once more."""
@@ -376,8 +362,8 @@ class Spool:
         """Every little while: what waited long enough, and counts that no turn carried."""
         if self.ledger.unsaved:
             self._submit(Job(run=_nothing, writes=True, done=_done_nothing, instead=_nothing))
-        elif self._patient:
-            self._hand_over()
+        else:
+            self._patience.over()
         self._flusher = self._loop.call_later(until_next(self.settings.patience_s or FLUSH_S), self._flush)
 
     def _post(self, jobs: list[Job], moved: Counter[str], desk: Desk | None) -> None:

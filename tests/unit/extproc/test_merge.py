@@ -2,6 +2,7 @@
 
 from collections import Counter as Count
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -40,6 +41,15 @@ def samples(text: bytes) -> dict[str, float]:
         for sample in family.samples
         if sample.labels.get("le", "+Inf") == "+Inf"
     }
+
+
+@pytest.mark.parametrize("cut", [0, 100, 300])
+def test_a_last_page_that_a_full_disk_has_cut_counts_as_none(cut: int) -> None:
+    """What the process showed before stands."""
+    merged = MergedMetrics(durable=True)
+    merged.render({OLD: page(messages=2)})
+    merged.ended(OLD, page(messages=3)[:cut] + ("steno_extproc{" if cut else ""))
+    assert samples(merged.render({}))["steno_extproc_messages_total/0"] == 2
 
 
 def test_workers_are_told_apart_by_a_label_and_the_ledger_is_the_sidecars() -> None:

@@ -29,6 +29,7 @@ from tests.unit.extproc.playbook import (
     response,
     response_headers,
 )
+from tests.unit.ingest_client.delivery.patience import eventually
 
 
 @dataclass
@@ -144,6 +145,29 @@ async def test_over_a_bound_capture_is_shed_with_its_outcome(
     await rig.finish()
     assert rig.ledger.ended[outcome] == 5 - rig.ledger.spooled
     assert 0 < rig.ledger.spooled < 5
+
+
+async def test_no_turn_waits_for_names_to_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exchanges that were written down end without a turn, as many as there are keepers and more."""
+    rig, forgotten = Rig(ROOMY), asyncio.Event()
+
+    async def waits(_: str) -> None:
+        await forgotten.wait()
+
+    monkeypatch.setattr(rig.sink, "forget", waits)
+    for number in range(2 * KEEPERS):
+        ended = concluded(play(request_headers(), request(), response_headers("500"), response(b"no")))
+        ended.captured.turn_id = f"turn-{number}"
+        rig.ledger.observe()
+        rig.pipeline.conclude(ended)
+    rig.conclude(*TURN)
+    rig.sink.gate.set()
+    running = asyncio.ensure_future(rig.pipeline.run())
+    await eventually(lambda: rig.ledger.spooled == 1, timeout_s=5)
+    assert not await rig.pipeline.drain(0.05)
+    forgotten.set()
+    assert await rig.pipeline.drain(5)
+    running.cancel()
 
 
 async def test_what_the_sink_sheds_is_heard_under_its_outcome() -> None:

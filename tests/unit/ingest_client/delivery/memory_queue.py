@@ -30,7 +30,7 @@ class MemoryQueue:
         self._pending: defaultdict[str, dict[int, Row]] = defaultdict(dict)
         self._work = asyncio.Event()
         self.acknowledged = 0
-        self.claimed = self.claimed_bytes = 0
+        self.claims = self.claimed = self.claimed_bytes = 0
         self.max_claimed = self.max_claimed_bytes = 0
 
     def put(self, turns: Iterable[Claimed]) -> None:
@@ -62,7 +62,11 @@ class MemoryQueue:
 
     @property
     def backlog(self) -> Mapping[str, Backlog]:
-        return {tenant: Backlog(len(rows), 0) for tenant, rows in self._pending.items() if rows}
+        return {
+            tenant: Backlog(len(rows), sum(len(row.turn.body) for row in rows.values()))
+            for tenant, rows in self._pending.items()
+            if rows
+        }
 
     async def wait_for_work(self) -> None:
         while True:
@@ -87,6 +91,7 @@ class MemoryQueue:
         except_tenants: Collection[str] = (),
     ) -> list[Claimed]:
         await asyncio.sleep(0)
+        self.claims += 1
         taken: list[Row] = []
         size = 0
         for tenant, rows in self._pending.items():

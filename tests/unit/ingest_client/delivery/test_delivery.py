@@ -60,6 +60,33 @@ async def test_many_turns_arrive_in_batches_joined_byte_for_byte() -> None:
     assert batches[0].body == b'{"turns":[' + b",".join(wanted) + b"]}"
 
 
+async def trickle(queue: MemoryQueue, count: int, *, size: int = 100) -> None:
+    """A turn each hundredth of a second."""
+    for seq in range(1, count + 1):
+        queue.put([queue.turn(seq, size=size)])
+        await asyncio.sleep(0.01)
+    await queue.until("acknowledged", count)
+
+
+async def test_turns_that_come_one_by_one_are_claimed_together_at_every_tick() -> None:
+    """Two seconds are twenty ticks; a claim that came late must not cost the next tick."""
+    queue = MemoryQueue()
+    async with peer() as ingest, delivering(queue, quick(ingest.url, gather_s=0.1)):
+        began = asyncio.get_running_loop().time()
+        await trickle(queue, 200)
+        ticks = (asyncio.get_running_loop().time() - began) / 0.1
+    assert 0.7 * ticks < queue.claims <= ticks + 2
+
+
+async def test_large_turns_do_not_wait_for_others() -> None:
+    """A few of them are a batch in bytes."""
+    queue = MemoryQueue()
+    settings = {"gather_s": 5.0, "batch_bytes": 10_000, "in_flight_bytes": 8 * 20_000}
+    async with peer() as ingest, delivering(queue, quick(ingest.url, **settings)), asyncio.timeout(4.5):
+        queue.put([queue.turn(seq, size=20_000) for seq in range(1, 30)])
+        await queue.until("acknowledged", 28)
+
+
 async def test_a_refused_turn_becomes_a_dead_letter_with_the_answers_words() -> None:
     """422 concerns the turn: kept for a person, told why; the others go on."""
     queue = MemoryQueue()

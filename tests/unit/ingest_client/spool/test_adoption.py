@@ -1,6 +1,7 @@
 """Spools of dead processes: taken over whole, exactly once, with their books."""
 
 import asyncio
+import fcntl
 import tracemalloc
 import uuid
 from pathlib import Path
@@ -18,6 +19,7 @@ from ingest_client.spool.instance import (
     move_shelves,
     refuse_network,
     set_files_aside,
+    take,
     try_lock,
 )
 from ingest_client.spool.jobs import Progress
@@ -303,3 +305,23 @@ def test_a_local_mount_below_a_network_mount_is_allowed(tmp_path: Path) -> None:
         f"31 30 8:2 / {tmp_path}/with\\040space rw - xfs /dev/sdb rw\n"
     )
     refuse_network(tmp_path / "with space" / "spool", mounts)
+
+
+def test_a_new_instance_is_nobodys_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for orphans just before it is locked finds none."""
+    lock_it = fcntl.flock
+    found: list[object] = []
+
+    def looked_at_before(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock_it)
+        found.extend(try_lock(orphan) for orphan in instances(tmp_path))
+        lock_it(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", looked_at_before)
+    name = str(uuid.uuid4())
+    lock = take(tmp_path, name)
+    assert found == []
+    assert lock.folder == tmp_path / name
+    assert instances(tmp_path) == [tmp_path / name]
+    assert try_lock(lock.folder) is None
+    lock.release()
