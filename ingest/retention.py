@@ -13,6 +13,7 @@ from msgspec import Meta
 from ingest.access import ANY
 from ingest.store.connection import StoreError
 from ingest.store.deletion import Scope, delete_some, named
+from ingest.store.reads import tenants
 from ingest.store.rows import Event, State
 from ingest.store.store import Store
 from ingest.tenant_rules import TenantRule, read_tenant_rules
@@ -88,6 +89,5 @@ class Retention:
 
         A stop waits for one batch only: the next sweep, at the next start, goes on.
         """
-        rows = await self._store.read(lambda connection: connection.run("SELECT DISTINCT tenant FROM turns"))
-        outlived = scopes(self._rules, [str(row[0]) for row in rows], now_us)
+        outlived = scopes(self._rules, await self._store.read(tenants), now_us)
         return sum([await self.delete(scope, "retention", stopped) for scope in outlived])

@@ -83,6 +83,16 @@ def _span(where: _Where, page: Page, column: str, tie: str, last: Value) -> None
         where.add(f"({column}, {tie}) < (?, ?)", page.cursor.at_us, last)
 
 
+def tenants(connection: Connection) -> list[str]:
+    """Everybody who has turns: an index's look-up each, however many turns they have."""
+    found: list[str] = []
+    rows = connection.run("SELECT min(tenant) FROM turns")
+    while (name := rows[0][0]) is not None:
+        found.append(str(name))
+        rows = connection.run("SELECT min(tenant) FROM turns WHERE tenant > ?", (name,))
+    return found
+
+
 def turns(connection: Connection, page: Page) -> list[Found]:
     """A page of turns. Filters ask what was derived, and a rejected turn, which has no step, itself."""
     wanted = {name: clean(getattr(page, name), NAME_LIMIT) for name in _BY_STEP}

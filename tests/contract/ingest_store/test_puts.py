@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from ingest.store import turns
+from ingest.store import reads, turns
 from ingest.store.connection import BusyError, Connection, StoreError, UnavailableError
 from ingest.store.engines import engine_of
 from ingest.store.postgres import PostgresEngine
@@ -30,6 +30,15 @@ async def store(database_url: str) -> AsyncGenerator[Store]:
 
 async def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
     return cast("list[tuple[Any, ...]]", await store.read(lambda connection: connection.run(sql)))
+
+
+async def test_everybody_who_has_turns_is_named_once(store: Store) -> None:
+    assert await store.read(reads.tenants) == []
+    await store.put(
+        [new_turn(f"{tenant} {n}", tenant=tenant) for tenant in ("b", "A", "a-1") for n in range(3)]
+    )
+    found = await store.read(reads.tenants)
+    assert (len(found), set(found)) == (3, {"a-1", "A", "b"})
 
 
 async def test_a_body_comes_back_as_it_went_in(store: Store) -> None:
