@@ -14,6 +14,7 @@ already. Keeping the turn clears what was written; an end without a turn asks fo
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +36,15 @@ from ingest_client.spool.api import Checkpoints
 
 _log = logging.getLogger(__name__)
 
-KEEPERS: Final = 32
-"""Turns being kept at once. They mostly wait for one shared commit."""
+KEEPERS: Final = 256
+"""Turns being kept at once. They mostly wait for one shared commit, which takes so many: with 32 a disk that
+needs a fifth of a second for an fsync was the limit at 160 turns a second."""
+
+KEPT_BYTES: Final = 32 << 20
+"""Of turns being kept at once: they are made by then, and what the spool takes on trust is bounded too."""
+
+LOSSES_EVERY_NS: Final = 10**9
+"""Turns that are shed before they are made have one log line a second: there may be thousands."""
 
 LARGE_BYTES: Final = 1 << 20
 """A larger exchange goes to an assembler: to decode a megabyte takes ten milliseconds."""
@@ -102,6 +110,10 @@ class Pipeline:
         self._large: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._forgotten: asyncio.Queue[str] = asyncio.Queue()
         self._one = asyncio.Lock()
+        self._being_kept_bytes = 0
+        self._kept_one = asyncio.Event()
+        self._shed: Counter[Outcome] = Counter()
+        self._told_of_shed_ns = -LOSSES_EVERY_NS
         self._waiting_turns = 0
         self.waiting_bytes = 0
 
@@ -118,15 +130,31 @@ class Pipeline:
             return
         weight = captured.account.held_bytes
         if self._waiting_turns >= self._limits.max_turns:
-            self._end(captured, Outcome.SEM_FULL)
-            captured.release()
+            self._shed_unmade(captured, Outcome.SEM_FULL)
         elif self.waiting_bytes + weight > self._limits.max_bytes:
-            self._end(captured, Outcome.OVER_BUDGET)
-            captured.release()
+            self._shed_unmade(captured, Outcome.OVER_BUDGET)
         else:
             self._waiting_turns += 1
             self.waiting_bytes += weight
             self._queue.put_nowait(_Waiting(captured, weight))
+
+    def _shed_unmade(self, captured: Captured, outcome: Outcome) -> None:
+        """Too many turns, or bytes, wait already: the disk or the processor does not keep up."""
+        self._end(captured, outcome)
+        captured.release()
+        self._shed[outcome] += 1
+        now_ns = self._wall_ns()
+        if now_ns - self._told_of_shed_ns < LOSSES_EVERY_NS:
+            return
+        self._told_of_shed_ns = now_ns
+        _log.error(
+            "turns are shed: too much waits for reduction and disk",
+            extra={
+                "shed_so_far": {each.value: count for each, count in self._shed.items()},
+                "waiting_turns": self._waiting_turns,
+                "waiting_bytes": self.waiting_bytes,
+            },
+        )
 
     async def run(self) -> None:
         """Keep turns until cancelled."""
@@ -175,6 +203,8 @@ class Pipeline:
     async def _keep_waiting(self, waiting: _Waiting, make: _Make) -> None:
         captured = waiting.captured
         made: _Made = None
+        weight = min(waiting.weight, KEPT_BYTES // 4)  # or a large one would wait for ever among small ones
+        await self._room_for(weight)
         try:
             made = await make(waiting)
             if isinstance(made, _Waiting):
@@ -185,9 +215,18 @@ class Pipeline:
             _log.exception("a turn was not kept", extra=facts(captured, captured.turn_id))
             answer = Outcome.CRASH
         finally:
+            self._being_kept_bytes -= weight
+            self._kept_one.set()
             if not isinstance(made, _Waiting):
                 self._give_back(waiting)
         self._tell(captured, made, answer)
+
+    async def _room_for(self, weight: int) -> None:
+        """Wait until so much more may be kept at once."""
+        while self._being_kept_bytes + weight > KEPT_BYTES:
+            self._kept_one.clear()
+            await self._kept_one.wait()
+        self._being_kept_bytes += weight
 
     def _give_back(self, waiting: _Waiting) -> None:
         self._waiting_turns -= 1

@@ -161,9 +161,9 @@ ROWS: Final = (
     Row(
         path="extproc.queue_turns",
         kind=Whole(1, 1_000_000),
-        default="2000",
+        default="10000",
         help="Ended turns that may wait for reduction and disk before new ones are shed.",
-        reason="seconds of a busy gateway",
+        reason="a minute of a busy gateway: disks of clouds stall for that long; memory has bounds of its own",
         also="TAPES_MAX_INFLIGHT_DISPATCHES",
     ),
     Row(

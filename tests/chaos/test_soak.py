@@ -54,6 +54,7 @@ async def test_memory_and_descriptors_are_flat_under_steady_load(short_tmp: Path
                 sent, took_s = await _send(peer, broken)
             samples = await watching
             ledger = await steno.settled(sent - len(broken), timeout_s=60)
+            _log.info("T16: the ledger: %s", ledger)
         finally:
             await steno.stop()
     growth = _middle([rss for rss, _ in samples[-9:]]) - _middle([rss for rss, _ in samples[:9]])

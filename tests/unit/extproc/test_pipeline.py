@@ -170,6 +170,35 @@ async def test_no_turn_waits_for_names_to_be_forgotten(monkeypatch: pytest.Monke
     running.cancel()
 
 
+async def test_as_many_turns_wait_for_one_commit_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a disk with a slow fsync would be the limit long before it need be."""
+    rig, asked = Rig(PipelineLimits(max_turns=1000, max_bytes=1 << 30)), 0
+
+    async def waits(_: Record) -> Kept | Shed:
+        nonlocal asked
+        asked += 1
+        return await asyncio.Future()
+
+    monkeypatch.setattr(rig.sink, "keep", waits)
+    for _ in range(KEEPERS):
+        rig.conclude(*TURN)
+    running = asyncio.ensure_future(rig.pipeline.run())
+    await eventually(lambda: asked == KEEPERS, timeout_s=10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_turns_that_are_shed_unmade_have_one_log_line_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig(PipelineLimits(max_turns=2, max_bytes=1 << 30))
+    for _ in range(50):
+        rig.conclude(*TURN)
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (line.waiting_turns, line.shed_so_far) == (2, {"sem_full": 1})  # type: ignore[attr-defined]
+    await rig.finish()
+
+
 async def test_what_the_sink_sheds_is_heard_under_its_outcome() -> None:
     rig = Rig(ROOMY)
     rig.sink.full = True
@@ -243,7 +272,7 @@ class StuckAssembler(Assembler):
 
 async def test_small_turns_do_not_wait_for_large_ones() -> None:
     """However many: more large ones than there are keepers."""
-    rig = Rig(ROOMY)
+    rig = Rig(PipelineLimits(max_turns=2 * KEEPERS, max_bytes=1 << 40))
     rig.pipeline.assembler = StuckAssembler()
     rig.sink.gate.set()
     large = concluded(play(request_headers(), request(b"x" * (LARGE_BYTES + 1)), *TURN[2:]))
