@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +28,7 @@ class MemoryQueue:
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
         self._pending: defaultdict[str, dict[int, Row]] = defaultdict(dict)
+        self._pending_bytes: Counter[str] = Counter()
         self._work = asyncio.Event()
         self.acknowledged = 0
         self.claims = self.claimed = self.claimed_bytes = 0
@@ -36,7 +37,7 @@ class MemoryQueue:
     def put(self, turns: Iterable[Claimed]) -> None:
         for turn in turns:
             row = self.rows[turn.seq] = Row(turn)
-            self._pending[turn.tenant][turn.seq] = row
+            self._add(row)
         self._work.set()
 
     def turn(
@@ -63,7 +64,7 @@ class MemoryQueue:
     @property
     def backlog(self) -> Mapping[str, Backlog]:
         return {
-            tenant: Backlog(len(rows), sum(len(row.turn.body) for row in rows.values()))
+            tenant: Backlog(len(rows), self._pending_bytes[tenant])
             for tenant, rows in self._pending.items()
             if rows
         }
@@ -107,6 +108,7 @@ class MemoryQueue:
                     of_tenant += 1
         for row in taken:
             del self._pending[row.turn.tenant][row.turn.seq]
+            self._pending_bytes[row.turn.tenant] -= len(row.turn.body)
             row.state = "claimed"
         self.claimed += len(taken)
         self.claimed_bytes += size
@@ -154,5 +156,9 @@ class MemoryQueue:
 
     def _again(self, row: Row, at_ns: int) -> None:
         row.at_ns = at_ns
-        self._pending[row.turn.tenant][row.turn.seq] = row
+        self._add(row)
         self._work.set()
+
+    def _add(self, row: Row) -> None:
+        self._pending[row.turn.tenant][row.turn.seq] = row
+        self._pending_bytes[row.turn.tenant] += len(row.turn.body)
