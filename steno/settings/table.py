@@ -163,7 +163,7 @@ ROWS: Final = (
         kind=Whole(1, 1_000_000),
         default="10000",
         help="Ended turns that may wait for reduction and disk before new ones are shed.",
-        reason="a minute of a busy gateway: disks of clouds stall for that long; memory has bounds of its own",
+        reason="a minute of a busy gateway, for disks that stall; memory has bounds of its own",
         also="TAPES_MAX_INFLIGHT_DISPATCHES",
     ),
     Row(
