@@ -3,7 +3,10 @@
 import json
 import logging
 import time
+from collections.abc import Callable, Hashable
 from typing import Final
+
+EVERY_S: Final = 1.0
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -32,6 +35,23 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             members["exception"] = self.formatException(record.exc_info)
         return json.dumps(members, default=str)
+
+
+class Seldom:
+    """Which lines to log of what may come by the thousand: of each kind one a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock``: monotonic seconds."""
+        self._clock = clock
+        self._logged_s: dict[Hashable, float] = {}
+
+    def due(self, kind: Hashable) -> bool:
+        """Whether to log one of this kind now; if so, the next is due in a second."""
+        now_s = self._clock()
+        if now_s - self._logged_s.get(kind, -EVERY_S) < EVERY_S:
+            return False
+        self._logged_s[kind] = now_s
+        return True
 
 
 def log_to_stderr(source: str, level: str) -> None:

@@ -27,6 +27,7 @@ from extproc.assemblers import Assembler
 from extproc.assembling_process import assembled, facts
 from extproc.captured import Captured
 from extproc.exchange import Concluded
+from extproc.logs import Seldom
 from extproc.observe import Observer
 from extproc.shelf import Shelf, fetch
 from extproc.turn_ids import TurnIds
@@ -43,9 +44,6 @@ needs a fifth of a second for an fsync was the limit at 160 turns a second."""
 KEPT_BYTES: Final = 32 << 20
 """Of turns being kept at once: they are made by then, and what the spool takes on trust is bounded too."""
 
-LOSSES_EVERY_NS: Final = 10**9
-"""Turns that are shed before they are made have one log line a second: there may be thousands."""
-
 LARGE_BYTES: Final = 1 << 20
 """A larger exchange goes to an assembler: to decode a megabyte takes ten milliseconds."""
 
@@ -53,7 +51,7 @@ SEARCHED_BYTES: Final = 128 << 10
 """More text goes there to be quarantined: it is searched for credentials, at some ten megabytes a second."""
 
 PACED_BYTES: Final = 64 << 10
-"""Of a turn that takes about a millisecond here: many of them do not follow each other without a pause."""
+"""Of turns that take about a millisecond here: so much of them does not follow each other without a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +108,12 @@ class Pipeline:
         self._large: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._forgotten: asyncio.Queue[str] = asyncio.Queue()
         self._one = asyncio.Lock()
+        self._beginning = asyncio.Lock()
+        self._begun_bytes = 0
         self._being_kept_bytes = 0
         self._kept_one = asyncio.Event()
         self._shed: Counter[Outcome] = Counter()
-        self._told_of_shed_ns = -LOSSES_EVERY_NS
+        self._seldom = Seldom()
         self._waiting_turns = 0
         self.waiting_bytes = 0
 
@@ -143,18 +143,15 @@ class Pipeline:
         self._end(captured, outcome)
         captured.release()
         self._shed[outcome] += 1
-        now_ns = self._wall_ns()
-        if now_ns - self._told_of_shed_ns < LOSSES_EVERY_NS:
-            return
-        self._told_of_shed_ns = now_ns
-        _log.error(
-            "turns are shed: too much waits for reduction and disk",
-            extra={
-                "shed_so_far": {each.value: count for each, count in self._shed.items()},
-                "waiting_turns": self._waiting_turns,
-                "waiting_bytes": self.waiting_bytes,
-            },
-        )
+        if self._seldom.due("shed"):
+            _log.error(
+                "turns are shed: too much waits for reduction and disk",
+                extra={
+                    "shed_so_far": {each.value: count for each, count in self._shed.items()},
+                    "waiting_turns": self._waiting_turns,
+                    "waiting_bytes": self.waiting_bytes,
+                },
+            )
 
     async def run(self) -> None:
         """Keep turns until cancelled."""
@@ -204,6 +201,7 @@ class Pipeline:
         captured = waiting.captured
         made: _Made = None
         weight = min(waiting.weight, KEPT_BYTES // 4)  # or a large one would wait for ever among small ones
+        await self._let_others(weight)
         await self._room_for(weight)
         try:
             made = await make(waiting)
@@ -274,6 +272,14 @@ class Pipeline:
             result = work()
             await asyncio.sleep(0)
             return result
+
+    async def _let_others(self, weight: int) -> None:
+        """Let the loop come round when turns of about a millisecond were begun: hundreds may end at once."""
+        self._begun_bytes += weight
+        if self._begun_bytes >= PACED_BYTES:
+            async with self._beginning:
+                self._begun_bytes = 0
+                await asyncio.sleep(0)
 
     def _identity(self, captured: Captured) -> TurnIdentity:
         return TurnIdentity(captured.turn_id or self.name())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from extproc.logs import Seldom
 from extproc.transport.base import TransportCounters
 from extproc.transport.http2.calls import MakeCall
 from extproc.transport.http2.limits import Limits
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from extproc.transport.http2.protocol import ServerProtocol
 
 _log = logging.getLogger(__name__)
-
-_LOG_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -31,16 +30,17 @@ class Context:
     rest_s: float
     clock: Callable[[], float] = time.monotonic
     connections: "set[ServerProtocol]" = field(default_factory=set)
-    _logged: dict[Reason, float] = field(default_factory=dict[Reason, float])
+    _seldom: Seldom = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Log by the same clock."""
+        self._seldom = Seldom(self.clock)
 
     def broken(self, reason: Reason) -> None:
         """Count a connection that we ended; log it, unless the same was logged a moment ago."""
         self.counters.broken_connections[reason] += 1
-        now = self.clock()
-        if now - self._logged.get(reason, -_LOG_EVERY_S) < _LOG_EVERY_S:
-            return
-        self._logged[reason] = now
-        _log.warning(
-            "a connection was ended",
-            extra={"reason": reason.value, "so_far": self.counters.broken_connections[reason]},
-        )
+        if self._seldom.due(reason):
+            _log.warning(
+                "a connection was ended",
+                extra={"reason": reason.value, "so_far": self.counters.broken_connections[reason]},
+            )

@@ -20,7 +20,7 @@ from extproc.assemble import TurnIdentity, assemble
 from extproc.assemblers import HERE_BYTES, Assembler
 from extproc.captured import Captured
 from extproc.events import Event
-from extproc.pipeline import LARGE_BYTES, PipelineLimits
+from extproc.pipeline import KEEPERS, LARGE_BYTES, PipelineLimits
 from ingest_client.sink import Record
 from tests.unit.extproc.playbook import (
     TURN,
@@ -196,32 +196,57 @@ async def _held_s(until: asyncio.Event) -> float:
     return longest
 
 
+async def _held_until_finished_s(rig: Rig, within_s: float = 60.0) -> float:
+    """The same while a rig works off everything."""
+    done = asyncio.Event()
+    held = asyncio.ensure_future(_held_s(done))
+    await rig.finish(within_s)
+    done.set()
+    return await held
+
+
 async def test_text_that_is_long_to_search_is_not_searched_here() -> None:
     """Bodies just under the size of a large turn that are no JSON, all ended together."""
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
-    done = asyncio.Event()
     for _ in range(4):
         rig.conclude(request_headers(), request(b'{"messages": "' + b"lorem ipsum " * 75_000), *TURN[2:])
-    held = asyncio.ensure_future(_held_s(done))
-    await rig.finish(within_s=60.0)
-    done.set()
+    held_s = await _held_until_finished_s(rig)
     await asyncio.to_thread(rig.pipeline.assembler.stop)
     assert rig.ledger.ended[Outcome.MARSHAL_ERROR] == 4
     assert rig.pipeline.assembler.counters.jobs == 4
-    assert await held < LONGEST_S
+    assert held_s < LONGEST_S
 
 
 async def test_the_loop_comes_round_between_turns_that_take_milliseconds() -> None:
     """Each is small enough to be made here, but not all of them at once."""
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
-    done = asyncio.Event()
     for _ in range(24):
         rig.conclude(request_headers(), request(b'{"messages": "' + b"lorem ipsum " * 10_000), *TURN[2:])
-    held = asyncio.ensure_future(_held_s(done))
-    await rig.finish(within_s=60.0)
-    done.set()
+    held_s = await _held_until_finished_s(rig)
     assert (rig.ledger.ended[Outcome.MARSHAL_ERROR], rig.pipeline.assembler.counters.jobs) == (24, 0)
-    assert await held < LONGEST_S
+    assert held_s < LONGEST_S
+
+
+async def test_the_loop_comes_round_between_many_small_turns_that_end_together() -> None:
+    """As many as are kept at once: one by one each takes no millisecond, all of them a tenth of a second."""
+    rig = Rig(PipelineLimits(max_turns=1000, max_bytes=1 << 30))
+    body = b'{"model": "m", "messages": [' + b",".join([b'{"role": "user"}'] * 3_500) + b"]}"
+    ended = [concluded(play(request_headers(), request(body), *TURN[2:])) for _ in range(2 * KEEPERS)]
+    running = asyncio.ensure_future(rig.pipeline.run())
+    rig.sink.gate.set()
+    await asyncio.sleep(0.01)
+    done = asyncio.Event()
+    held = asyncio.ensure_future(_held_s(done))
+    for each in ended:
+        rig.ledger.observe()
+        rig.pipeline.conclude(each)
+    assert await rig.pipeline.drain(60.0)
+    done.set()
+    running.cancel()
+    assert rig.ledger.spooled == 2 * KEEPERS
+    held_s = await held
+    _log.info("held the loop for %.0f ms of CPU at most", held_s * 1000)
+    assert held_s < LONGEST_S
 
 
 LONGEST_S: Final = 0.1
@@ -246,14 +271,10 @@ DENSE: Final = b"[" + b"[]," * 5_000_000 + b"[]]"
 async def test_large_bodies_do_not_hold_the_loop(events: tuple[Event, ...]) -> None:
     """Of 15 to 32 MB: the turn is kept, and the loop is never held for more than a tenth of a second."""
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
-    done = asyncio.Event()
     rig.conclude(*events)
-    held = asyncio.ensure_future(_held_s(done))
-    await rig.finish(within_s=100.0)
-    done.set()
+    held_s = await _held_until_finished_s(rig, within_s=100.0)
     await asyncio.to_thread(rig.pipeline.assembler.stop)
     assert len(rig.sink.records) == 1
     assert rig.pipeline.assembler.counters.jobs == 1
-    held_s = await held
     _log.info("held the loop for %.0f ms of CPU at most", held_s * 1000)
     assert held_s < LONGEST_S
