@@ -13,7 +13,6 @@ only then does it stop. The address has another generation's listener meanwhile.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -46,7 +45,7 @@ from extproc.transport.grpcio import GrpcioTransport
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.delivery.delivery import Delivery
 from ingest_client.ledger import Ledger
-from ingest_client.spool.instance import make_private_file
+from ingest_client.spool.instance import write_private_file
 from ingest_client.spool.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -246,16 +245,10 @@ class Worker:
 
     def leave_metrics(self) -> None:
         """Write down what was counted: the supervisor carries it along. All of it, or nothing."""
-        file = last_metrics_file(self.admin_socket)
-        part = file.with_name(f"{file.name}.part")
         try:
-            make_private_file(part)
-            part.write_bytes(self._metrics.render())
-            part.replace(file)
+            write_private_file(last_metrics_file(self.admin_socket), self._metrics.render())
         except OSError as error:
             _log.warning("the last metrics cannot be left for the supervisor: %s", error)
-            with contextlib.suppress(OSError):
-                part.unlink()
 
     def _transport_counters(self) -> TransportCounters:
         return self._transport.counters if self._transport is not None else TransportCounters()

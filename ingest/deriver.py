@@ -48,9 +48,10 @@ def derive_all(
     """
     results: list[Derived] = []
     failures: list[Failure] = []
-    refused = [one.turn for one in batch if one.turn.state == State.REJECTED]
+    refused: list[TurnRow] = []
     for one in batch:
         if one.turn.state == State.REJECTED:
+            refused.append(one.turn)
             continue
         began = time.perf_counter()
         try:

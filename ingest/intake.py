@@ -253,29 +253,17 @@ def settle(turn: NewTurn, put: Put) -> Answer:
 
 
 def _downstream(error: StoreError, turn: NewTurn) -> Answer:
-    if isinstance(error, BusyError):
-        return Answer(
-            status=502,
-            outcome=WriteStatus.QUEUE_FULL,
-            provider=turn.provider,
-            request_id=turn.key,
-            error=f"downstream failure: {error}; send it again later",
-        )
-    if isinstance(error, TooLargeError):
-        return Answer(
-            status=413,
-            outcome=WriteStatus.REJECT_OVERSIZE,
-            provider=turn.provider,
-            request_id=turn.key,
-            error=f"the turn is too large for the store: {error}",
-        )
-    return Answer(
-        status=503,
-        outcome=WriteStatus.DOWNSTREAM_ERROR,
-        provider=turn.provider,
-        request_id=turn.key,
-        error=f"downstream failure: {told(error)}; nothing was stored, send it again later",
-    )
+    match error:
+        case BusyError():
+            status, outcome = 502, WriteStatus.QUEUE_FULL
+            why = f"downstream failure: {error}; send it again later"
+        case TooLargeError():
+            status, outcome = 413, WriteStatus.REJECT_OVERSIZE
+            why = f"the turn is too large for the store: {error}"
+        case _:
+            status, outcome = 503, WriteStatus.DOWNSTREAM_ERROR
+            why = f"downstream failure: {told(error)}; nothing was stored, send it again later"
+    return Answer(status=status, outcome=outcome, provider=turn.provider, request_id=turn.key, error=why)
 
 
 def _internal(turn: NewTurn | None = None) -> Answer:

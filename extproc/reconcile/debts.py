@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from extproc.reconcile.summary import Counted, Missed
-from ingest_client.spool.instance import make_private_file
+from ingest_client.spool.instance import write_private_file
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ class Debts:
         if not left:
             return
         try:
-            make_private_file(self._file)
-            self._file.write_bytes(msgspec.json.encode(dict(left)))
+            write_private_file(self._file, msgspec.json.encode(dict(left)))
         except OSError as error:
             _log.exception(
                 "turns not seen are in no ledger", extra={"turns": left.total(), "reason": str(error)}

@@ -130,7 +130,7 @@ class Stream:
         """
         counters = self._counters
         answers: list[bytes] = []
-        pieces: list[bytes] = []
+        pieces: list[Body] = []
         for message in messages:
             if self.finished:
                 break
@@ -138,7 +138,7 @@ class Stream:
             counters.message_bytes += len(message)
             event = decode(message)
             if _is_piece(event):
-                pieces.append(event.data)
+                pieces.append(event)
                 continue
             if pieces:
                 self._take_together(pieces)
@@ -151,9 +151,12 @@ class Stream:
             self._take_together(pieces)
         return answers
 
-    def _take_together(self, pieces: Sequence[bytes]) -> None:
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._take(Body(_RESPONSE, data, end_of_stream=False, observe=True))
+    def _take_together(self, pieces: Sequence[Body]) -> None:
+        whole = pieces[0]
+        if len(pieces) > 1:
+            data = b"".join([piece.data for piece in pieces])
+            whole = Body(_RESPONSE, data, end_of_stream=False, observe=True)
+        self._take(whole)
 
     def _take(self, event: Message) -> Sequence[bytes]:
         """Give one event to the handler; return the serialised answers."""

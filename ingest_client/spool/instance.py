@@ -6,6 +6,7 @@ A lock (flock) lives as long as its process. Who holds an instance's lock owns e
 below its folder, so adoption is one rename into ours.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -171,6 +172,19 @@ def make_private_file(path: Path) -> None:
         os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+
+
+def write_private_file(path: Path, content: bytes) -> None:
+    """Write a file for us alone: all of it, or nothing, and then what was there stays. Raises OSError."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        make_private_file(part)
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

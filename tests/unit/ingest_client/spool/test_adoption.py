@@ -1,6 +1,7 @@
 """Spools of dead processes: taken over whole, exactly once, with their books."""
 
 import asyncio
+import errno
 import fcntl
 import tracemalloc
 import uuid
@@ -21,6 +22,7 @@ from ingest_client.spool.instance import (
     set_files_aside,
     take,
     try_lock,
+    write_private_file,
 )
 from ingest_client.spool.jobs import Progress
 from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
@@ -325,3 +327,20 @@ def test_a_new_instance_is_nobodys_orphan(tmp_path: Path, monkeypatch: pytest.Mo
     assert instances(tmp_path) == [tmp_path / name]
     assert try_lock(lock.folder) is None
     lock.release()
+
+
+def test_a_private_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that fills up the old one stays, and nothing else is left."""
+    write = Path.write_bytes
+
+    def fills_up(path: Path, content: bytes) -> int:
+        write(path, content[:3])
+        raise OSError(errno.ENOSPC, "no space left")
+
+    write_private_file(tmp_path / "file", b"before")
+    monkeypatch.setattr(Path, "write_bytes", fills_up)
+    with pytest.raises(OSError, match="no space"):
+        write_private_file(tmp_path / "file", b"after")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"before")]
