@@ -10,7 +10,7 @@ from ingest_client.delivery.clock import SystemClock
 from ingest_client.spool.api import Queue
 from tests.unit.ingest_client.delivery.patience import eventually
 
-__all__ = ["delivering", "eventually", "quick"]
+__all__ = ["delivering", "eventually", "patient", "quick"]
 
 
 def quick(*urls: str, **changes: object) -> DeliverySettings:
@@ -33,6 +33,11 @@ def quick(*urls: str, **changes: object) -> DeliverySettings:
         **changes,
     }
     return DeliverySettings(**chosen)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def patient(*urls: str, **changes: object) -> DeliverySettings:
+    """``quick``, but no exchange is given up because the machine stood still for a second."""
+    return quick(*urls, **{"connect_timeout_s": 30.0, "answer_timeout_s": 30.0, **changes})
 
 
 @asynccontextmanager
