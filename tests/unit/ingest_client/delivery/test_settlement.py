@@ -11,6 +11,7 @@ from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Verdict, classify_status
 from ingest_client.delivery.settlement import Settled, Settlement
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
+from tests.unit.ingest_client.delivery.patience import eventually
 
 
 class SlowQueue(MemoryQueue):
@@ -57,16 +58,15 @@ async def test_what_gathers_during_a_commit_is_one_group_and_idle_means_all_writ
     settlement = Settlement(queue, DeliveryCounters(), free, finals.append)
     running = asyncio.create_task(settlement.run())
     settlement.put([await settled(queue, 1, 202)])
-    await asyncio.sleep(0.01)
+    await eventually(lambda: queue.groups == [[1]])
     settlement.put([await settled(queue, 2, 202)])
     settlement.put([await settled(queue, 3, 200)])
     queue.gate.release()
-    await asyncio.sleep(0.01)
-    assert queue.groups == [[1], [2, 3]]
+    await eventually(lambda: queue.groups == [[1], [2, 3]])
     assert not settlement.idle
     assert [final.turn_id[-1] for final in finals] == ["1"]
     queue.gate.release()
-    await asyncio.wait_for(settlement.wait_idle(), 5)
+    await asyncio.wait_for(settlement.wait_idle(), 20)
     assert freed == [3]
     assert {final.state for final in finals} == {State.DELIVERED}
     running.cancel()
@@ -79,7 +79,7 @@ async def test_each_fate_is_told_in_its_own_way_and_counted() -> None:
     settlement = Settlement(queue, counters, lambda _turns, _bytes: None, finals.append)
     running = asyncio.create_task(settlement.run())
     settlement.put([await settled(queue, n, status) for n, status in enumerate((202, 422, 503, 401))])
-    await asyncio.wait_for(settlement.wait_idle(), 5)
+    await asyncio.wait_for(settlement.wait_idle(), 20)
     running.cancel()
     assert [queue.rows[n].state for n in range(4)] == ["acknowledged", "dead_letter", "pending", "pending"]
     assert [queue.rows[n].at_ns for n in (2, 3)] == [7 + 10**9] * 2
