@@ -1,6 +1,7 @@
 """Connections: which are used again, which never, and what fails how."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from ingest_client.delivery.connection import ExchangeFailed
 from ingest_client.delivery.http import HttpEndpoint
 from tests.unit.ingest_client.delivery.certificates import Authority, needs_openssl
 from tests.unit.ingest_client.delivery.peer import Request, Talk, peer, serving
-from tests.unit.ingest_client.delivery.running import quick
+from tests.unit.ingest_client.delivery.running import eventually, patient
 
 PATH = "/v1/ingest"
 
@@ -22,7 +23,7 @@ PATH = "/v1/ingest"
 @asynccontextmanager
 async def http(url: str, **changes: object) -> AsyncGenerator[HttpEndpoint, None]:
     """An endpoint's requests, closed afterwards."""
-    settings = quick(url, **changes)
+    settings = patient(url, **changes)
     endpoint = HttpEndpoint(settings.endpoints[0], settings, DeliveryCounters())
     try:
         yield endpoint
@@ -59,23 +60,26 @@ async def test_a_connection_that_cannot_be_trusted_is_not_used_again(raw: bytes)
 
 async def test_an_answer_that_was_not_awaited_is_never_taken_for_the_next_ones() -> None:
     """The first request times out; its late answer must not answer the second."""
-    count = 0
+    given_up, answered = asyncio.Event(), asyncio.Event()
 
-    async def late(_: Request, talk: Talk) -> None:
-        nonlocal count
-        count += 1
-        if count == 1:
-            await asyncio.sleep(0.3)
-            await talk.answer(202)
+    async def late(request: Request, talk: Talk) -> None:
+        if request.body == b"1":
+            await given_up.wait()
+            with contextlib.suppress(ConnectionError):
+                await talk.answer(202)
+            answered.set()
         else:
             await talk.answer(422)
 
-    async with peer(late) as ingest, http(ingest.url, answer_timeout_s=0.1) as endpoint:
+    async with peer(late) as ingest, http(ingest.url) as endpoint:
+        unhurried, endpoint.delivery = endpoint.delivery, patient(ingest.url, answer_timeout_s=0.1)
         with pytest.raises(ExchangeFailed) as failed:
-            await endpoint.post(PATH, b"{}")
+            await endpoint.post(PATH, b"1")
         assert failed.value.reason is Reason.TIMED_OUT
-        await asyncio.sleep(0.3)
-        assert (await endpoint.post(PATH, b"{}")).answer.status == 422
+        endpoint.delivery = unhurried
+        given_up.set()
+        await eventually(answered.is_set)
+        assert (await endpoint.post(PATH, b"2")).answer.status == 422
 
 
 async def test_bytes_on_a_resting_connection_end_it() -> None:
@@ -88,7 +92,7 @@ async def test_bytes_on_a_resting_connection_end_it() -> None:
     async with peer(talkative) as ingest, http(ingest.url) as endpoint:
         for _ in range(2):
             assert (await endpoint.post(PATH, b"{}")).answer.status == 422
-            await asyncio.sleep(0.1)
+            await eventually(lambda: not any(connection.usable for connection in endpoint._all))
         assert ingest.connections == 2
 
 
@@ -101,10 +105,15 @@ async def test_a_connection_rests_no_longer_than_allowed() -> None:
 
 
 async def test_a_connection_grows_no_older_than_allowed() -> None:
-    async with peer() as ingest, http(ingest.url, connection_age_s=0.1) as endpoint:
-        for _ in range(4):
+    """Whether it rests or not; and until then it is used again."""
+    async with peer() as ingest, http(ingest.url, connection_age_s=60.0, keepalive_s=3600.0) as endpoint:
+        for _ in range(2):
             await endpoint.post(PATH, b"{}")
-            await asyncio.sleep(0.06)
+        assert ingest.connections == 1
+        for connection in endpoint._all:
+            connection.born_s -= 60.0  # as if a minute had passed
+        for _ in range(2):
+            await endpoint.post(PATH, b"{}")
         assert ingest.connections == 2
 
 
@@ -128,14 +137,14 @@ async def test_nobody_there_is_unreachable() -> None:
 
 async def test_a_name_that_does_not_resolve_is_unreachable() -> None:
     for host in ("nowhere.invalid", "a" * 70 + ".invalid"):
-        async with http(f"http://{host}:8082") as endpoint:
+        async with http(f"http://{host}:8082", connect_timeout_s=1.0) as endpoint:
             with pytest.raises(ExchangeFailed) as failed:
                 await endpoint.post(PATH, b"{}")
         assert failed.value.reason is Reason.UNREACHABLE
 
 
 async def test_a_peer_that_never_accepts_is_given_up_in_time() -> None:
-    """The TLS handshake is never answered: the time for connecting ends it."""
+    """The TLS handshake is never answered: the time for connecting ends it, and not the minute of the loop."""
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -143,7 +152,7 @@ async def test_a_peer_that_never_accepts_is_given_up_in_time() -> None:
 
     async with serving(mute) as port, http(f"https://127.0.0.1:{port}", connect_timeout_s=0.2) as endpoint:
         with pytest.raises(ExchangeFailed) as failed:
-            await asyncio.wait_for(endpoint.post(PATH, b"{}"), 2)
+            await asyncio.wait_for(endpoint.post(PATH, b"{}"), 20)
     assert failed.value.reason is Reason.UNREACHABLE
 
 
@@ -162,7 +171,7 @@ async def test_a_large_body_is_written_no_faster_than_it_is_read() -> None:
         await reader.read()
         writer.close()
 
-    async with serving(slowly) as port, http(f"http://127.0.0.1:{port}", answer_timeout_s=20.0) as endpoint:
+    async with serving(slowly) as port, http(f"http://127.0.0.1:{port}", answer_timeout_s=90.0) as endpoint:
         reply = await endpoint.post(PATH, b"x" * 20_000_000)
     assert reply.answer.status == 202
     assert max(waiting) <= 2 * 256 * 1024
@@ -173,7 +182,7 @@ async def test_new_tls_files_are_followed_by_new_connections(tmp_path: Path) -> 
     """A connection made with the old files is not used again after they changed."""
     authority = Authority(tmp_path, "ca")
     async with peer(ssl_context=authority.issue().serving()) as ingest:
-        settings = quick(endpoints=(EndpointSettings(url=ingest.url, ca_file=authority.cert),))
+        settings = patient(endpoints=(EndpointSettings(url=ingest.url, ca_file=authority.cert),))
         endpoint = HttpEndpoint(settings.endpoints[0], settings, DeliveryCounters())
         await endpoint.post(PATH, b"{}")
         await endpoint.post(PATH, b"{}")
