@@ -1,6 +1,5 @@
 """What a tenant may send and keep: buckets, rules, and what is answered beyond them."""
 
-import asyncio
 import json
 import logging
 from collections import Counter
@@ -17,7 +16,9 @@ from ingest.app import StartError, build
 from ingest.limits import Excess, Limit, Limiter, read_limits
 from ingest.settings import IngestSettings
 from ingest.tenant_rules import TenantRulesError
+from tests.unit.ingest.patience import becomes
 from tests.unit.ingest.running import Client, service, turn
+from tests.unit.ingest_client.delivery.patience import eventually
 
 
 def limiter(*limits: Limit) -> Limiter:
@@ -293,7 +294,7 @@ async def test_a_duplicate_is_not_counted_as_stored(tmp_path: Path) -> None:
 
 
 async def test_new_limits_are_in_force_without_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("ingest.throttle._EVERY_S", 0.05)
     path = rules(tmp_path, {"turns_per_s": 0.001, "burst_turns": 1})
@@ -307,9 +308,14 @@ async def test_new_limits_are_in_force_without_a_restart(
             "- ? [a]\n  : b",
             "[" * 3000,
         ):
-            path.write_text(slip)
-            await asyncio.sleep(0.2)
+            caplog.clear()
+            (tmp_path / "next").write_text(slip)
+            (tmp_path / "next").replace(path)  # at once: half of it would be another slip
+            await eventually(lambda: "the old limits stay" in caplog.text)
             assert (await client.turn(turn())).status_code == 429, f"the old limits stay: {slip[:40]}"
         rules(tmp_path)
-        await asyncio.sleep(0.2)
-        assert (await client.turn(turn())).status_code == 202
+
+        async def status() -> int:
+            return (await client.turn(turn())).status_code
+
+        await becomes(status, 202)
