@@ -22,10 +22,12 @@ from ingest.store.store import Store
 from ingest.streaming import event_lines
 from tests.paths import needs
 from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
+from tests.unit.ingest.patience import becomes
 from tests.unit.ingest.running import JSON, Client, service, turn
 from tests.unit.ingest.test_access import bearer, key, keys_file
 
 LISTENERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle'"
 SESSION = {"harness_id": "h", "harness_session_id": "s"}
 
 
@@ -91,7 +93,7 @@ async def test_what_is_derived_again_is_told_as_such(client: Client) -> None:
     """A deletion derives the rest of its sessions again: whoever counts events must not count them twice."""
     for text in "ab":
         await client.turn(turn(text, session=SESSION))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     last = int((await client.rows("SELECT max(received_at_us) FROM turns"))[0][0])
     async with client.service.hub.listen("default") as listener:
         await client.service.retention.delete(Scope(tenant="default", before_us=last), "x")
@@ -119,7 +121,7 @@ async def test_every_instance_on_one_postgresql_hears_everything(tmp_path: Path)
     url = new_database("shared")
     async with service(tmp_path, database_url=url) as one, service(tmp_path, database_url=url) as two:
         async with one.service.hub.listen("default") as near, two.service.hub.listen("default") as far:
-            await asyncio.sleep(0.5)  # until both listen
+            await becomes(lambda: one.rows(f"{LISTENING} AND datname = 'shared'"), [(2,)])
             for number in range(20):
                 await (one, two)[number % 2].turn(turn(str(number), session=SESSION))
             for listener in (near, far):
@@ -177,7 +179,7 @@ async def test_a_stream_ends_with_the_key_that_opened_it(
                 await asyncio.sleep(0.01)
             client.service.access.keys = read_keys(keys_file(tmp_path, *fewer).read_bytes())
             hub.publish(told)
-            answer = await asyncio.wait_for(stream, 10)
+            answer = await asyncio.wait_for(stream, 30)
             assert answer.status_code == 200
             assert "finalize" not in answer.text
             assert answer.text.endswith(": the credential is not good for this any more\n\n")
@@ -210,7 +212,7 @@ async def test_nothing_that_is_told_or_fails_ends_the_listening(
         service(tmp_path, database_url=url) as client,
         client.service.hub.listen("default") as listener,
     ):
-        await asyncio.sleep(0.5)  # until it listens
+        assert (await asyncio.wait_for(listener.next(), 20)).kind == GAP, "it is heard from now on"
         for garbage in ("no JSON", '{"kind": 1}', '[{"kind": "finalize"}]', "[" * 7000):
             await client.service.store.write(partial(tell, garbage))
         await client.turn(turn())
@@ -226,8 +228,8 @@ async def test_a_lost_channel_is_counted_and_whoever_listens_is_told_of_the_gap(
     """What was notified between the loss and the next LISTEN nobody here ever hears of."""
     url = new_database("cut")
     async with service(tmp_path, database_url=url) as client:
-        await asyncio.sleep(0.5)  # until it listens
         async with client.service.hub.listen("default") as listener:
+            assert (await asyncio.wait_for(listener.next(), 20)).kind == GAP, "it is heard from now on"
             assert await client.rows(f"{LISTENERS} AND datname = 'cut'") == [(True,)]
             gap = await asyncio.wait_for(listener.next(), 20)
             assert (gap.kind, gap.tenant, gap.turns) == (GAP, "default", 0)
