@@ -19,6 +19,7 @@ from ingest.settings import IngestSettings
 from tests.paths import PROJECT
 from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import turn
+from tests.unit.ingest_client.delivery.patience import eventually
 
 SERVE = """
 import asyncio, json, sys
@@ -38,7 +39,7 @@ async def process(
         sys.executable, "-c", SERVE, *arguments, cwd=PROJECT, stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout is not None
-    line = (await asyncio.wait_for(child.stdout.readline(), 20)).decode()
+    line = (await asyncio.wait_for(child.stdout.readline(), 60)).decode()
     assert line.startswith("steno ingest ready on http://")
     try:
         yield child, line.split()[-1]
@@ -57,7 +58,7 @@ def stored(database: Path) -> int:
 async def test_a_signal_drains_and_every_202_is_on_disk(tmp_path: Path, number: signal.Signals) -> None:
     database = tmp_path / "x.db"
     accepted = 0
-    async with process(database) as (child, url), httpx.AsyncClient(base_url=url) as client:
+    async with process(database) as (child, url), httpx.AsyncClient(base_url=url, timeout=60) as client:
 
         async def post(index: int) -> None:
             nonlocal accepted
@@ -66,11 +67,21 @@ async def test_a_signal_drains_and_every_202_is_on_disk(tmp_path: Path, number: 
                 accepted += answer.status_code == 202
 
         posts = [asyncio.ensure_future(post(index)) for index in range(100)]
-        await asyncio.sleep(0.1)
+        await eventually(lambda: accepted > 0)
         os.kill(child.pid, number)
         await asyncio.gather(*posts)
-        assert await asyncio.wait_for(child.wait(), 20) == 0
+        assert await asyncio.wait_for(child.wait(), 60) == 0
     assert stored(database) == accepted
+
+
+async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:
+    """Send the head of a turn; return once the service waits for its body, of so many bytes."""
+    head = (
+        "POST /v1/ingest HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        f"content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
+    )
+    writer.write(head.encode())
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @pytest.mark.parametrize("drain_s", [0, 0.5])
@@ -78,13 +89,10 @@ async def test_a_short_drain_is_short(tmp_path: Path, drain_s: float) -> None:
     """A request that never comes to its end holds the stop up for a second, and not for ever."""
     async with process(tmp_path / "x.db", drain_s=drain_s) as (child, url):
         host, port = url.removeprefix("http://").split(":")
-        _, writer = await asyncio.open_connection(host, int(port))
-        head = "POST /v1/ingest HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
-        writer.write(head.encode())
-        await writer.drain()
-        await asyncio.sleep(0.2)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        await begin(reader, writer, 9)
         os.kill(child.pid, signal.SIGTERM)
-        assert await asyncio.wait_for(child.wait(), 15) == 0
+        assert await asyncio.wait_for(child.wait(), 20) == 0
         writer.close()
 
 
@@ -93,16 +101,14 @@ async def test_a_request_that_is_half_sent_is_answered_before_the_end(tmp_path: 
     async with process(tmp_path / "x.db") as (child, url):
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        head = f"POST /v1/ingest HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body[:20])
-        await writer.drain()
-        await asyncio.sleep(0.2)
+        await begin(reader, writer, len(body))
+        writer.write(body[:20])
         os.kill(child.pid, signal.SIGTERM)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # in which it must not leave
         writer.write(body[20:])
-        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 202")
+        assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 202")
         writer.close()
-        assert await asyncio.wait_for(child.wait(), 20) == 0
+        assert await asyncio.wait_for(child.wait(), 60) == 0
     assert stored(tmp_path / "x.db") == 1
 
 
@@ -114,7 +120,7 @@ async def test_the_address_it_is_ready_on_can_be_asked_as_it_is_printed(tmp_path
         pytest.skip("no IPv6 on this machine")
     async with (
         process(tmp_path / "x.db", listen="[::1]:0") as (_, url),
-        httpx.AsyncClient(base_url=url) as client,
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
         assert url.startswith("http://[::1]:")
         assert (await client.get("/healthz")).status_code == 200
