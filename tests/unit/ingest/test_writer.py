@@ -1,6 +1,7 @@
 """The writer when its connection fails: what is committed is said to be, and nothing waits for ever."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import cast
 
@@ -8,6 +9,7 @@ import pytest_asyncio
 
 from ingest.store.connection import BeginError, Connection, Row, UnavailableError, Value
 from ingest.store.writer import WriteLimits, Writer
+from tests.unit.ingest_client.delivery.patience import eventually
 
 
 class Scripted:
@@ -56,16 +58,16 @@ class Bench:
 
     async def group(self, *names: str) -> list[object]:
         """Several writes in one group: the first, which the others wait behind, holds the writer."""
-        gate = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        held, gate = threading.Event(), threading.Event()
 
         def hold(_: Connection) -> None:
-            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(10)
+            held.set()
+            gate.wait(60)
 
         first = asyncio.ensure_future(self.writer.write(hold))
-        await asyncio.sleep(0.05)
+        await eventually(held.is_set)
         others = [asyncio.ensure_future(self.writer.write(self.work(name))) for name in names]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # in which each has begun to wait
         gate.set()
         await first
         return await asyncio.gather(*others, return_exceptions=True)
@@ -84,7 +86,7 @@ class Bench:
 async def bench() -> AsyncGenerator[Bench]:
     made = Bench()
     yield made
-    await asyncio.wait_for(made.writer.close(), 10)
+    await asyncio.wait_for(made.writer.close(), 60)
 
 
 async def test_a_connection_that_dies_amid_single_writes_spoils_no_answer_given(bench: Bench) -> None:
@@ -115,9 +117,9 @@ async def test_an_unexpected_failure_to_connect_is_told_and_the_next_write_works
     bench.made.append(refusing)
     for _ in range(2):
         (failure,) = await asyncio.wait_for(
-            asyncio.gather(bench.writer.write(bench.work("a")), return_exceptions=True), 10
+            asyncio.gather(bench.writer.write(bench.work("a")), return_exceptions=True), 30
         )
         assert isinstance(failure, UnavailableError)
         assert "no such role" in str(failure)
-    assert await asyncio.wait_for(bench.writer.write(bench.work("b")), 10) == "b"
+    assert await asyncio.wait_for(bench.writer.write(bench.work("b")), 30) == "b"
     assert bench.log == ["b"]
