@@ -42,7 +42,7 @@ def raw_only(provider: str, raw: bytes, **meta: Any) -> dict[str, Any]:
 async def item_of(client: Client, sent: dict[str, Any]) -> Any:
     answer = await client.turn(sent)
     assert answer.status_code == 202, answer.text
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     shown = (await client.get(f"/v1/turns/{answer.headers['steno-turn-id']}")).json()
     assert shown["canonical"]["usage"].items() >= shown["turn"]["usage"].items()
     assert shown["canonical"]["text"] == shown["turn"]["text"]
@@ -96,6 +96,6 @@ async def test_the_producers_own_view_counts_most(client: Client) -> None:
     seen = {"text": "theirs", "result": "stop", "usage": {"input_tokens": 7}}
     sent["meta"]["canonical"] = seen
     answer = await client.turn(sent)
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     shown = (await client.get(f"/v1/turns/{answer.headers['steno-turn-id']}")).json()
     assert (shown["canonical"], shown["turn"]["text"]) == (seen, "theirs")

@@ -1,6 +1,5 @@
 """No turn, and no damaged row, ends the service or stops the turns behind it."""
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ingest.store.connection import Connection
 from ingest.store.rows import MOST, TurnRow
 from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import Client, service, turn
+from tests.unit.ingest_client.delivery.patience import eventually
 
 SESSION = {"harness_id": "h", "harness_session_id": "s"}
 
@@ -29,7 +29,7 @@ async def goes_on(client: Client) -> None:
     """Another turn is taken and derived."""
     answer = await client.turn(turn("afterwards", session={"harness_id": "h", "harness_session_id": "later"}))
     assert answer.status_code == 202
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await client.rows("SELECT label FROM runs WHERE label = ?", "afterwards") == [("afterwards",)]
 
 
@@ -37,7 +37,7 @@ async def test_an_escape_that_is_spelled_out_in_metadata_stays_as_it_is(client: 
     """And NUL itself becomes U+FFFD, in names as in values."""
     said = {"spelled": "\\u0000", "nul": "a\0b", "in\0name": [{"deep": "\0"}]}
     await client.turn(turn("one", session=SESSION | {"harness_metadata": said}))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     await client.turn(turn("two", session=SESSION | {"harness_metadata": {"more": 1}}))
     await goes_on(client)
     sessions = (await client.get("/v1/sessions")).json()["sessions"]
@@ -52,7 +52,7 @@ async def test_an_escape_that_is_spelled_out_in_metadata_stays_as_it_is(client: 
 
 async def test_metadata_that_an_earlier_version_spoiled_is_begun_anew(client: Client) -> None:
     await client.turn(turn("one", session=SESSION | {"harness_metadata": {"a": 1}}))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     await client.service.store.write(
         lambda connection: connection.run("UPDATE sessions SET metadata = ?", ('{"a":"\\\ufffd"}',))
     )
@@ -150,9 +150,7 @@ async def test_a_bug_in_derivation_ends_neither_it_nor_the_service(
 
     monkeypatch.setattr(derived_tables, "pending", broken)
     await client.turn(turn())
-    async with asyncio.timeout(10):
-        while "derivation failed" not in caplog.text:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: "derivation failed" in caplog.text)
     monkeypatch.setattr(derived_tables, "pending", pending)
     await goes_on(client)
 

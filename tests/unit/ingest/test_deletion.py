@@ -38,7 +38,7 @@ async def fill(client: Client) -> None:
         for n in range(3):
             envelope = {"harness_id": "h", "harness_session_id": session}
             await client.turn(turn(f"{n}", f"secret of {session}", session=envelope, agent_name="a"))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
 
 
 async def contents(client: Client) -> dict[str, list[tuple[Any, ...]]]:
@@ -58,7 +58,7 @@ async def test_a_deleted_session_leaves_nothing_and_takes_nothing_else(client: C
     gone, stays = await session_id(client, "s1"), await session_id(client, "s2")
     answer = await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
     assert answer.json()["deleted"] == 4, "three turns and a transcript"
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await client.rows("SELECT count(*) FROM bodies") == [(3,)]
     left = await contents(client)
     assert {row[1] for row in left["sessions"]} == {stays}
@@ -70,10 +70,10 @@ async def test_deleting_and_deriving_again_agree(client: Client) -> None:
     await fill(client)
     gone = await session_id(client, "s1")
     await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     after_deletion = await contents(client)
     assert (await client.post("/v1/derive")).json() == {"pending": 3}
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     again = await contents(client)
     assert {name: len(rows) for name, rows in again.items()} == {
         name: len(rows) for name, rows in after_deletion.items()
@@ -86,7 +86,7 @@ async def test_deriving_again_gives_the_same(client: Client) -> None:
     await fill(client)
     before = await contents(client)
     await client.post("/v1/derive")
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await contents(client) == before
 
 
@@ -117,12 +117,12 @@ async def test_a_deletion_retried_removes_nothing_newer(client: Client) -> None:
 async def test_a_deletion_by_time_leaves_what_came_later(client: Client) -> None:
     await client.turn(turn("old"))
     await client.turn(turn("new"))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     times = await client.rows("SELECT received_at_us FROM turns ORDER BY seq")
     before = datetime.fromtimestamp(times[1][0] / 1e6, UTC).isoformat()
     answer = await client.delete("/v1/turns", params={"tenant": "default", "before": before})
     assert answer.json()["deleted"] == 1
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await client.rows("SELECT label FROM runs") == [("new",)]
 
 
@@ -138,7 +138,7 @@ async def test_a_deletion_cut_off_in_its_midst_is_finished_by_its_retry(
     assert count == 2
     await client.turn(turn("newer"))
     assert await client.service.retention.delete(scope, "x") == 4
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await client.rows("SELECT count(*) FROM turns") == [(1,)]
     assert await client.rows("SELECT label FROM runs") == [("newer",)]
     assert await client.rows("SELECT turns, scope FROM audit") == [(2, scope.words())] * 3
@@ -165,7 +165,7 @@ async def test_a_deletion_names_its_tenant(client: Client) -> None:
 async def test_other_tenants_are_left_alone(client: Client) -> None:
     await client.turn(turn(meta={"tenant": "a"}))
     await client.turn(turn(meta={"tenant": "b"}))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     await client.delete("/v1/turns", params={"tenant": "a"})
     assert await client.rows("SELECT DISTINCT tenant FROM turns") == [("b",)]
     assert await client.rows("SELECT DISTINCT tenant FROM nodes") == [("b",)]

@@ -84,5 +84,5 @@ async def test_a_lone_turn_waits_for_no_company(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(deriver, "_GATHER_S", 30.0)
     async with service(tmp_path) as client:
         await client.turn(turn())
-        assert await client.service.deriver.settled(10.0)
+        assert await client.service.deriver.settled(20.0)
         assert await backlog(client) == 0

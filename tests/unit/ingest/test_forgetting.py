@@ -37,12 +37,12 @@ async def test_a_session_of_more_than_a_batch_goes_whole(
     for n in range(3):  # of a session that they do not name
         request = {"model": "m", "messages": [{"role": "user", "content": "same"}]}
         await client.turn(turn(request=request, answer=f"{n}"))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     unnamed = (await client.rows("SELECT id FROM sessions WHERE harness_id = 'unknown'"))[0][0]
     for gone in (await session_id(client, "s1"), unnamed):
         answer = await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
         assert answer.json()["deleted"] == 3
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     left = await client.rows("SELECT DISTINCT harness_session_id FROM turns")
     assert left == [("s2",)]
     assert await client.rows("SELECT count(*), count(DISTINCT session_id) FROM steps") == [(3, 1)]
@@ -81,7 +81,7 @@ async def test_a_session_that_derivation_must_tell_is_not_deleted_before_it_did(
     """Also where another instance took the turn, or nobody derives: the answer says so, and deletes nothing."""
     async with service(tmp_path, database_url=database_url) as client:
         await client.turn(turn("same"))
-        assert await client.service.deriver.settled(10)
+        assert await client.service.deriver.settled(30)
         gone = (await client.rows("SELECT id FROM sessions"))[0][0]
     params = {"tenant": "default", "session": gone}
     async with service(tmp_path, database_url=database_url, derive=False) as client:
@@ -92,7 +92,7 @@ async def test_a_session_that_derivation_must_tell_is_not_deleted_before_it_did(
         assert await client.rows("SELECT count(*) FROM turns") == [(2,)]
     async with service(tmp_path, database_url=database_url) as client:
         await client.turn(turn("other"))
-        assert await client.service.deriver.settled(10)
+        assert await client.service.deriver.settled(30)
         assert (await client.delete("/v1/turns", params=params)).json()["deleted"] == 2
 
 
@@ -103,7 +103,7 @@ async def test_a_tenants_deletion_leaves_no_session(client: Client) -> None:
     assert (await client.post("/v1/ingest/transcript", content=body, headers=JSON)).status_code == 202
     child = {"harness_id": "h", "harness_session_id": "c", "parent_harness_session_id": "secret"}
     await client.turn(turn(session=child))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await client.rows("SELECT count(*) FROM sessions") == [(3,)]
     assert (await client.delete("/v1/turns", params={"tenant": "default"})).json()["deleted"] == 2
     assert {name: len(rows) for name, rows in (await contents(client)).items()} == dict.fromkeys(TABLES, 0)
@@ -115,26 +115,26 @@ async def test_a_session_keeps_what_a_transcript_that_stays_says(client: Client)
     await client.turn(turn("until"))
     body = json.dumps({"session": record, "records": [{"a": 1}]})
     await client.post("/v1/ingest/transcript", content=body, headers=JSON)
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     last = int((await client.rows("SELECT max(received_at_us) FROM turns"))[0][0])
     scope = Scope(tenant="default", before_us=last)
     assert await client.service.retention.delete(scope, "x") == 2
     client.service.deriver.wake()
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await client.rows("SELECT cwd, turns FROM sessions") == [("/here", 0)]
 
 
 async def test_a_deleted_parent_is_again_what_its_child_says_of_it(client: Client) -> None:
     for name, more in (("p", {}), ("c", {"parent_harness_session_id": "p"})):
         await client.turn(turn(name, session={"harness_id": "h", "harness_session_id": name} | more))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     gone = await session_id(client, "p")
     await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     after_deletion = await contents(client)
     assert (await client.rows("SELECT label, turns FROM sessions WHERE placeholder = 1")) == [("", 0)]
     await client.post("/v1/derive")
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await contents(client) == after_deletion
 
 
@@ -142,7 +142,7 @@ async def test_a_node_that_another_session_shares_lists_an_agent_of_its_own(clie
     for session, agent in (("s1", "a"), ("s2", "b")):
         envelope = {"harness_id": "h", "harness_session_id": session}
         await client.turn(turn("shared", f"answer in {session}", session=envelope, agent_name=agent))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     gone = await session_id(client, "s1")
     await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
     assert await client.rows("SELECT DISTINCT agent_name FROM nodes") == [("b",)]
@@ -194,13 +194,13 @@ async def test_parents_are_after_a_deletion_what_deriving_again_makes_of_them(
     """A session without turns is as its children say, and one with turns as these do."""
     for one in turns:
         await client.turn(one)
-        assert await client.service.deriver.settled(10)
+        assert await client.service.deriver.settled(30)
     name = await session_id(client, gone)
     await client.delete("/v1/turns", params={"tenant": "default", "session": name})
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     after_deletion = await contents(client)
     await client.post("/v1/derive")
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await contents(client) == after_deletion
 
 
@@ -209,14 +209,14 @@ async def test_an_agent_lists_no_node_that_none_of_its_turns_holds_any_more(clie
     await client.turn(said("shared", "s1", agent="a"))
     await client.turn(said("own", "s2", agent="a"))
     await client.turn(said("shared", "s2", agent="b"))
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     listed = "SELECT agent_name, hash FROM node_agents ORDER BY agent_name, hash"
     assert len(await client.rows(listed)) == 6
     gone = await session_id(client, "s1")
     await client.delete("/v1/turns", params={"tenant": "default", "session": gone})
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     after_deletion = await client.rows(listed)
     assert [agent for agent, _ in after_deletion] == ["a", "a", "b", "b"]
     await client.post("/v1/derive")
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
     assert await client.rows(listed) == after_deletion

@@ -20,7 +20,7 @@ async def client(tmp_path: Path, database_url: str) -> AsyncGenerator[Client]:
 
 
 async def derived(client: Client) -> None:
-    assert await client.service.deriver.settled(10)
+    assert await client.service.deriver.settled(30)
 
 
 async def get(client: Client, path: str, **query: Any) -> Any:
