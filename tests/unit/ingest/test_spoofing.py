@@ -209,11 +209,11 @@ def run(directory: Path, database_url: str) -> Campaign:
         assert child.stdout is not None
         try:
             url = child.stdout.readline().decode().split()[-1]
-            with httpx.Client(base_url=url, timeout=30) as client:
+            with httpx.Client(base_url=url, timeout=60) as client:
                 attack(found, client)
         finally:
             child.send_signal(signal.SIGTERM)
-            child.wait(30)
+            child.wait(60)
             child.stdout.close()
     assert child.returncode == 0
     found.log = (directory / "log").read_bytes()
@@ -276,7 +276,7 @@ class listening:  # noqa: N801 -- reads as a sentence where it is used
 
     def __enter__(self) -> None:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def __exit__(self, *_: object) -> None:
         """It ends with the service; what came until here is enough."""
@@ -367,7 +367,7 @@ def inject(found: Campaign, client: httpx.Client) -> None:
 
 def raw(client: httpx.Client, *lines: str) -> bytes:
     """A request as no client library would write it, and the answer as it comes."""
-    with socket.create_connection((client.base_url.host, client.base_url.port or 0), 10) as sock:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), 60) as sock:
         head = "".join(f"{line}\r\n" for line in (*lines, "host: x", "connection: close"))
         sock.sendall(f"{head}\r\n".encode("utf-8", "surrogatepass"))
         answer = b""
