@@ -12,6 +12,7 @@ import pytest
 from capture.outcomes import Outcome
 from ingest_client.ledger import Ledger
 from ingest_client.spool import Checkpoint, Spool, SpoolRefused, SpoolSettings
+from ingest_client.spool.api import Claimed
 from ingest_client.spool.desk import Desk
 from ingest_client.spool.files import DiskFiles
 from ingest_client.spool.instance import (
@@ -25,6 +26,7 @@ from ingest_client.spool.instance import (
     write_private_file,
 )
 from ingest_client.spool.jobs import Progress
+from tests.unit.ingest_client.delivery.patience import eventually
 from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
 
 LARGE = 1 << 30
@@ -41,12 +43,18 @@ async def names(spool: Spool) -> list[str]:
     return [each.turn_id for each in claimed]
 
 
+async def claimed_in_all(spool: Spool, count: int) -> list[Claimed]:
+    """So many turns at least, as they come out of adopted files; TimeoutError when they do not."""
+    found: list[Claimed] = []
+    async with asyncio.timeout(30):
+        while len(found) < count:
+            found += await spool.claim(10_000, LARGE, START, per_tenant=10_000)
+            await asyncio.sleep(0.01)
+    return found
+
+
 async def eventually_one_instance(root: Path, settled: Spool, spooled: int) -> None:
-    for _ in range(100):
-        if len(instances(root)) == 1 and settled.ledger.spooled == spooled:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{instances(root)}, {settled.ledger}")
+    await eventually(lambda: len(instances(root)) == 1 and settled.ledger.spooled == spooled)
 
 
 async def test_a_restart_takes_over_the_files_where_they_lie(tmp_path: Path) -> None:
@@ -54,12 +62,12 @@ async def test_a_restart_takes_over_the_files_where_they_lie(tmp_path: Path) -> 
     first = await open_spool(tmp_path)
     first.ledger.observe()
     await first.keep(turn("t1"))
-    await first.close(5)
+    await first.close(60)
     (folder,) = instances(tmp_path)
     second = await open_spool(tmp_path)
     assert instances(tmp_path) == [folder]
     assert await names(second) == ["t1"]
-    await second.close(5)
+    await second.close(60)
 
 
 async def test_a_handover_ends_with_the_turns_of_both_processes_in_one_spool(tmp_path: Path) -> None:
@@ -74,16 +82,20 @@ async def test_a_handover_ends_with_the_turns_of_both_processes_in_one_spool(tmp
     new.ledger.observe()
     await new.keep(turn("new0"))
     assert len(instances(tmp_path)) == 2
-    await old.close(5)
+    await old.close(60)
     await eventually_one_instance(tmp_path, new, 4)
-    await asyncio.sleep(0.3)
-    found = await new.claim(10, LARGE, START, per_tenant=10)
-    assert {each.turn_id: each.attempts for each in found} == {"old0": 1, "old1": 0, "old2": 0, "new0": 0}
+    found = await claimed_in_all(new, 4)
+    assert sorted((each.turn_id, each.attempts) for each in found) == [
+        ("new0", 0),
+        ("old0", 1),
+        ("old1", 0),
+        ("old2", 0),
+    ]
     assert new.ledger == Ledger(observed=4, spooled=4)
-    await new.close(5)
+    await new.close(60)
     third = await open_spool(tmp_path)
     assert third.ledger == Ledger(observed=4, spooled=4)
-    await third.close(5)
+    await third.close(60)
 
 
 async def test_dead_letters_checkpoints_and_losses_come_along(tmp_path: Path) -> None:
@@ -98,21 +110,19 @@ async def test_dead_letters_checkpoints_and_losses_come_along(tmp_path: Path) ->
         Checkpoint(turn_id="long", tenant="a", started_at_ns=START, heartbeat_at_ns=START, body=b"half")
     )
     new = await open_spool(tmp_path, QUICK)
-    await old.close(5)
-    for _ in range(100):
-        if new.ledger.observed == 3:
-            break
-        await asyncio.sleep(0.05)
-    assert new.ledger.ended == {Outcome.INGEST_REJECT: 1, Outcome.CRASH: 1}
+    await old.close(60)
+    await eventually(lambda: new.ledger.ended == {Outcome.INGEST_REJECT: 1, Outcome.CRASH: 1})
+    await eventually(lambda: new.ledger.observed == 3)
     assert (new.ledger.open, new.ledger.imbalance) == (1, 0)
     interrupted: list[Checkpoint] = []
-    while not interrupted:
-        await asyncio.sleep(0.05)
-        interrupted = await new.take_interrupted(START)
+    async with asyncio.timeout(30):
+        while not interrupted:
+            await asyncio.sleep(0.05)
+            interrupted = await new.take_interrupted(START)
     assert [(each.turn_id, each.body) for each in interrupted] == [("long", b"half")]
     await new.keep(turn("long"))
     assert new.ledger.spooled == 1
-    await new.close(5)
+    await new.close(60)
 
 
 @pytest.mark.parametrize("steps", range(9))
@@ -124,7 +134,7 @@ async def test_an_adoption_that_is_cut_off_goes_on_where_it_stopped(tmp_path: Pa
     await asyncio.gather(*(old.keep(turn(f"t{n}", body=bytes([n % 251]) * 9_000)) for n in range(300)))
     new = tmp_path / "new"
     make_private(new)
-    await old.close(5)
+    await old.close(60)
     lock = try_lock(new)
     files = DiskFiles(folder=new, settings=SETTINGS, generation_id="one", clock=Clock())
     desk = Desk(files.open())
@@ -199,16 +209,16 @@ async def test_spools_damaged_in_the_same_second_are_adopted_one_by_the_other(
         spool.ledger.observe()
         await spool.keep(turn(f"t{number}"))
     for spool in both:
-        await spool.close(5)
+        await spool.close(60)
     for folder in instances(tmp_path):
         set_files_aside(folder, "why")
     left = await open_spool(tmp_path, QUICK)
     await eventually_one_instance(tmp_path, left, 2)
     (folder,) = instances(tmp_path)
     assert len(list(folder.glob("damaged/*/spool.db"))) == 2
-    assert sorted(await names(left)) == ["t0", "t1"]
+    assert sorted(each.turn_id for each in await claimed_in_all(left, 2)) == ["t0", "t1"]
     assert left.ledger == Ledger(observed=2, spooled=2)
-    await left.close(5)
+    await left.close(60)
 
 
 async def test_damaged_files_of_a_process_that_left_are_salvaged_into_its_own_books(tmp_path: Path) -> None:
@@ -229,14 +239,11 @@ async def test_damaged_files_of_a_process_that_left_are_salvaged_into_its_own_bo
     files.replace(store, "why").close()
     lock.release()
     await eventually_one_instance(tmp_path, staying, 4)
-    for _ in range(100):
-        if list(tmp_path.glob("*/damaged/*/salvaged.json")):  # noqa: ASYNC240 - a test's own small folder
-            break
-        await asyncio.sleep(0.05)
-    await asyncio.sleep(0.2)
-    assert sorted(await names(staying)) == ["l0", "l1", "l2", "s"]
+    await eventually(lambda: bool(list(tmp_path.glob("*/damaged/*/salvaged.json"))))
+    found = await claimed_in_all(staying, 4)
+    assert sorted(each.turn_id for each in found) == ["l0", "l1", "l2", "s"]
     assert staying.ledger == Ledger(observed=4, spooled=4)
-    await staying.close(5)
+    await staying.close(60)
 
 
 def _same_second(*_: object) -> str:
@@ -261,7 +268,7 @@ async def test_folders_that_are_no_instances_are_left_alone(tmp_path: Path) -> N
     spool = await open_spool(tmp_path, QUICK)
     await asyncio.sleep(0.5)
     assert [path.name for path in other.iterdir()] == ["lock"]
-    await spool.close(5)
+    await spool.close(60)
 
 
 async def test_a_living_process_is_never_adopted(tmp_path: Path) -> None:
@@ -273,8 +280,8 @@ async def test_a_living_process_is_never_adopted(tmp_path: Path) -> None:
     await asyncio.sleep(0.5)
     assert len(instances(tmp_path)) == 2
     assert await names(two) == []
-    await one.close(5)
-    await two.close(5)
+    await one.close(60)
+    await two.close(60)
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
