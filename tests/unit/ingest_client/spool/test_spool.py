@@ -16,6 +16,7 @@ from ingest_client.spool import Checkpoint, Checkpoints, FullPolicy, Queue, Spoo
 from ingest_client.spool.rows import Row
 from ingest_client.spool.sql import connect, integer
 from ingest_client.spool.store import Store
+from tests.unit.ingest_client.delivery.patience import eventually
 from tests.unit.ingest_client.spool.parts import SECOND, START, Clock, Tried, turn
 
 LARGE = 10**9
@@ -54,7 +55,7 @@ async def any_place(
     place = Place(tmp_path / "spool")
     yield place, SpoolSettings(memory_only=request.param)
     for spool in place.opened:
-        await spool.close(5)
+        await spool.close(60)
         assert spool.ledger.imbalance == 0
 
 
@@ -63,7 +64,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     place = Place(tmp_path / "spool")
     yield place
     for spool in place.opened:
-        await spool.close(5)
+        await spool.close(60)
         assert spool.ledger.imbalance == 0
         assert spool.ledger.open >= 0
 
@@ -102,7 +103,7 @@ async def test_what_was_kept_or_claimed_is_pending_after_a_restart_and_what_was_
     await place.keep(first, "t1", "t2", "t3")
     claimed = await first.claim(2, LARGE, place.clock(), per_tenant=2)
     await first.acknowledge([claimed[0].seq])
-    await first.close(5)
+    await first.close(60)
     second = await place.open()
     assert sorted(await place.claim(second)) == ["t2", "t3"]
     assert second.ledger == Ledger(observed=3, delivered=1, spooled=2)
@@ -117,7 +118,7 @@ async def test_the_balance_continues_over_restarts_and_open_exchanges_of_a_dead_
     first.ledger.observe()
     first.ledger.observe()
     first.ledger.end(Outcome.POLICY)
-    await first.close(5)
+    await first.close(60)
     second = await place.open()
     assert second.ledger == Ledger(
         observed=3, spooled=1, ended=_counter({Outcome.POLICY: 1, Outcome.CRASH: 1})
@@ -125,13 +126,15 @@ async def test_the_balance_continues_over_restarts_and_open_exchanges_of_a_dead_
 
 
 async def test_counts_that_no_turn_carries_are_durable_within_a_second(place: Place) -> None:
-    """An idle sidecar's exclusions survive a crash too: here, another reader of the same disk."""
+    """An idle sidecar's exclusions survive a crash too. What the spool itself waits is less than a second; how
+    long the disk takes is the disk's, and so it is waited for.
+    """
     first = await place.open()
     first.ledger.observe()
     first.ledger.end(Outcome.NON_TURN_REQUEST)
-    await asyncio.sleep(1.2)
-    assert not first.ledger.unsaved
-    assert first.condition.commits >= 1
+    await eventually(lambda: not first.ledger.unsaved and first.condition.commits >= 1)
+    assert await _observed_on_disk(first) == 1
+    assert first.settings.patience_s + first.settings.group_window_s < 1
 
 
 async def test_counts_are_on_disk_when_a_flush_says_so_and_it_does_not_while_the_disk_is_full(
@@ -146,8 +149,9 @@ async def test_counts_are_on_disk_when_a_flush_says_so_and_it_does_not_while_the
         assert [await spool.flush() for _ in range(5)] == [False] * 5
         assert spool._writer._owed == []
         assert await _observed_on_disk(spool) == 0
-    await asyncio.sleep(0.3)
-    assert await spool.flush()
+    async with asyncio.timeout(30):
+        while not await spool.flush():
+            await asyncio.sleep(0.05)
     assert await _observed_on_disk(spool) == 1
 
 
@@ -193,7 +197,7 @@ async def test_a_dead_letter_is_kept_and_counted_under_its_outcome(place: Place)
     await spool.dead_letter(first.seq, Outcome.INGEST_REJECT, "422: bad", Tried(1, "422"))
     assert await place.claim(spool) == []
     assert spool.ledger.total(State.DEAD_LETTERED) == 1
-    await spool.close(5)
+    await spool.close(60)
     second = await place.open()
     assert second.ledger.total(State.DEAD_LETTERED) == 1
     assert await place.claim(second) == []
@@ -245,12 +249,12 @@ async def test_waiting_ends_when_a_turn_is_kept_and_when_one_becomes_due(place: 
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await place.keep(spool, "t1")
-    await asyncio.wait_for(waiting, 2)
+    await asyncio.wait_for(waiting, 20)
     (first,) = await spool.claim(1, LARGE, place.clock(), per_tenant=1)
     await spool.retry(first.seq, place.clock() + SECOND // 10, Tried(1))
     while await spool.claim(1, LARGE, place.clock(), per_tenant=1):
         pass
-    await asyncio.wait_for(spool.wait_for_work(), 2)
+    await asyncio.wait_for(spool.wait_for_work(), 20)
     place.clock.pass_s(1)
     assert await place.claim(spool) == ["t1"]
 
@@ -315,7 +319,7 @@ async def test_drop_oldest_drops_nothing_beside_dead_letters_and_claims_that_fil
     await spool.release([claimed.seq])
     assert await place.keep(spool, "t5", body=b"x" * 14_000) == [Kept()]
     assert await place.claim(spool) == ["waits", "t5"]
-    await spool.close(5)
+    await spool.close(60)
     again = await place.open(settings)
     (answer,) = await place.keep(again, "t6", body=b"x" * 26_000)
     assert isinstance(answer, Shed)
@@ -354,8 +358,7 @@ async def test_a_turn_older_than_the_age_quota_is_lost_under_ingest_timeout(plac
     (claimed,) = await spool.claim(1, LARGE, place.clock(), per_tenant=1)
     place.clock.pass_s(61)
     await place.keep(spool, "t3")
-    await asyncio.sleep(1.3)
-    assert spool.ledger.ended == _counter({Outcome.INGEST_TIMEOUT: 1})
+    await eventually(lambda: spool.ledger.ended == _counter({Outcome.INGEST_TIMEOUT: 1}))
     await spool.acknowledge([claimed.seq])
     assert spool.ledger == Ledger(
         observed=3, delivered=1, spooled=1, ended=_counter({Outcome.INGEST_TIMEOUT: 1})
@@ -392,7 +395,7 @@ async def test_two_processes_below_one_root_have_folders_of_their_own(place: Pla
 async def test_a_newer_schema_is_refused_with_versions_and_advice(place: Place) -> None:
     """Better no start than a turn misread."""
     first = await place.open()
-    await first.close(5)
+    await first.close(60)
     (database,) = place.root.rglob("spool.db")
     _sql(database, "PRAGMA user_version = 7", "UPDATE meta SET value = 7 WHERE key = 'schema_version'")
     with pytest.raises(SpoolRefused, match=r"version 7; this release reads up to 1.*another data directory"):
@@ -405,7 +408,7 @@ async def test_an_interrupted_exchange_comes_back_from_its_checkpoint_after_a_cr
     first.ledger.observe()
     first.ledger.observe()
     assert await first.checkpoint(_snapshot("t1", b"half", place.clock()))
-    await first.close(5)
+    await first.close(60)
     second = await place.open()
     assert second.ledger == Ledger(observed=2, open=1, ended=_counter({Outcome.CRASH: 1}))
     (found,) = await second.take_interrupted(place.clock())
@@ -413,7 +416,7 @@ async def test_an_interrupted_exchange_comes_back_from_its_checkpoint_after_a_cr
     assert await second.take_interrupted(place.clock()) == []
     assert await second.keep(turn("t1")) == Kept()
     assert second.ledger == Ledger(observed=2, spooled=1, ended=_counter({Outcome.CRASH: 1}))
-    await second.close(5)
+    await second.close(60)
     third = await place.open()
     assert await third.take_interrupted(place.clock()) == []
     assert third.ledger.open == 0
@@ -442,7 +445,7 @@ async def test_an_interrupted_turn_that_is_shed_counts_nowhere_and_is_handed_out
         for each in await spool.claim(9, LARGE, place.clock(), per_tenant=9):
             await spool.acknowledge([each.seq])
     assert spool.ledger == Ledger(observed=3, delivered=3)
-    await spool.close(5)
+    await spool.close(60)
     assert (await place.open()).ledger == Ledger(observed=3, delivered=3)
 
 
@@ -456,10 +459,7 @@ async def test_an_interrupted_turn_that_met_a_full_disk_is_handed_out_again(
     with monkeypatch.context() as full:
         full.setattr(Store, "keep", _disk_full)
         assert isinstance(await spool.keep(_interrupted(left)), Shed)
-    for _ in range(30):
-        if not spool.condition.trouble:
-            break
-        await asyncio.sleep(0.1)
+    await eventually(lambda: not spool.condition.trouble)
     assert spool.ledger == Ledger(observed=1, open=1)
     assert await spool.take_interrupted(place.clock()) == [left]
     assert await spool.keep(_interrupted(left)) == Kept()
@@ -475,8 +475,10 @@ async def test_what_a_failed_transaction_handed_out_is_handed_out_again(
     with monkeypatch.context() as full:
         full.setattr(Store, "note", _disk_full)
         assert await spool.take_interrupted(place.clock()) == []
-    await asyncio.sleep(0.3)
-    assert len(await spool.take_interrupted(place.clock())) == 1
+    async with asyncio.timeout(30):
+        while not (again := await spool.take_interrupted(place.clock())):
+            await asyncio.sleep(0.05)
+    assert len(again) == 1
 
 
 async def test_what_a_crash_left_is_handed_out_some_bytes_at_a_time_and_each_once(place: Place) -> None:
@@ -486,7 +488,7 @@ async def test_what_a_crash_left_is_handed_out_some_bytes_at_a_time_and_each_onc
     for number in range(20):
         first.ledger.observe()
         await first.checkpoint(_snapshot(f"t{number:02}", body, place.clock()))
-    await first.close(5)
+    await first.close(60)
     second = await place.open(SpoolSettings(queue_bytes=8 * 3 * len(body)))
     pages: list[list[Checkpoint]] = []
     while page := await second.take_interrupted(place.clock()):
@@ -500,7 +502,7 @@ async def test_a_snapshot_larger_than_a_page_is_handed_out_even_so(place: Place)
     first = await place.open()
     first.ledger.observe()
     await first.checkpoint(_snapshot("t1", b"x" * 10_000, place.clock()))
-    await first.close(5)
+    await first.close(60)
     second = await place.open(SpoolSettings(queue_bytes=1_000))
     (found,) = await second.take_interrupted(place.clock())
     assert len(found.body) == 10_000
@@ -512,7 +514,7 @@ async def test_keep_clears_the_checkpoint_of_its_turn(place: Place) -> None:
     first.ledger.observe()
     await first.checkpoint(_snapshot("t1", b"half", place.clock()))
     await first.keep(turn("t1"))
-    await first.close(5)
+    await first.close(60)
     second = await place.open()
     assert await second.take_interrupted(place.clock()) == []
 
@@ -549,7 +551,7 @@ async def test_a_forgotten_checkpoint_is_gone(place: Place) -> None:
 async def test_a_closed_spool_sheds_what_comes_after(place: Place) -> None:
     """And says so, with a count."""
     spool = await place.open()
-    await spool.close(5)
+    await spool.close(60)
     spool.ledger.observe()
     assert isinstance(await spool.keep(turn("t1")), Shed)
 
@@ -559,8 +561,8 @@ async def test_nothing_hangs_on_a_closed_spool(place: Place) -> None:
     spool = await place.open()
     await place.keep(spool, "t1")
     (claimed,) = await spool.claim(1, LARGE, place.clock(), per_tenant=1)
-    await spool.close(5)
-    async with asyncio.timeout(1):
+    await spool.close(60)
+    async with asyncio.timeout(20):
         await spool.acknowledge([claimed.seq])
         await spool.release([claimed.seq])
         assert await spool.claim(1, LARGE, place.clock(), per_tenant=1) == []
@@ -591,7 +593,7 @@ async def test_turns_claimed_in_vain_are_claimable_again(
     """A read that fails in the midst of a claim must not leave turns that nobody has and nobody gets."""
     first = await place.open()
     await place.keep(first, "t1", "t2", "t3")
-    await first.close(5)
+    await first.close(60)
     spool = await place.open()
     body = Store.body
     failures = iter([False, True])
@@ -613,7 +615,7 @@ async def _crash_with(place: Place, *names: str) -> None:
     for name in names:
         first.ledger.observe()
         await first.checkpoint(_snapshot(name, b"x" * 10_000, place.clock()))
-    await first.close(5)
+    await first.close(60)
 
 
 def _interrupted(left: Checkpoint) -> Record:
