@@ -68,7 +68,7 @@ async def test_list_shows_what_needs_a_person(shell: Shell, running: bool) -> No
     """Dead letters and quarantine with their reasons; pending turns when asked."""
     spool = await fill(shell.root)
     if not running:
-        await spool.close(5)
+        await spool.close(60)
     code, records = await shell("list")
     assert code == 0
     assert [(r["turn_id"], r["state"], r["outcome"], r["reason"]) for r in records] == [
@@ -80,7 +80,7 @@ async def test_list_shows_what_needs_a_person(shell: Shell, running: bool) -> No
     assert [r["turn_id"] for r in records] == ["held"]
     _, records = await shell("list", "--pending", "--tenant", "a")
     assert [r["turn_id"] for r in records] == ["waits"]
-    await spool.close(5)
+    await spool.close(60)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -88,7 +88,7 @@ async def test_show_gives_the_body_and_the_attempts(shell: Shell, running: bool)
     """Everything that is known about one turn."""
     spool = await fill(shell.root)
     if not running:
-        await spool.close(5)
+        await spool.close(60)
     _, (record,) = await shell("show", "dead")
     assert record["attempts"] == [{"number": 1, "error": "422"}]
     assert json.loads(str(record["body"])) == json.loads(TURN)
@@ -96,7 +96,7 @@ async def test_show_gives_the_body_and_the_attempts(shell: Shell, running: bool)
     assert record["body_base64"] == "/wA="
     with pytest.raises(CommandError, match="no spool has the turn nobody"):
         await shell("show", "nobody")
-    await spool.close(5)
+    await spool.close(60)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -106,7 +106,7 @@ async def test_requeue_makes_what_can_be_delivered_pending_and_says_why_not_for_
     """A body that is no turn would only come back as a dead letter."""
     spool = await fill(shell.root)
     if not running:
-        await spool.close(5)
+        await spool.close(60)
     code, lines = await shell("requeue", "--dead-letters")
     assert (code, lines[-1]) == (0, {"requeued": 1, "refused": 0})
     code, lines = await shell("requeue", "broken")
@@ -124,7 +124,7 @@ async def test_requeue_makes_what_can_be_delivered_pending_and_says_why_not_for_
         (name, TURN) for name in ("dead", "held", "broken", "waits")
     }
     assert (spool.ledger.spooled, spool.ledger.total(State.QUARANTINED), spool.ledger.imbalance) == (4, 0, 0)
-    await spool.close(5)
+    await spool.close(60)
 
 
 async def test_export_writes_json_lines_with_the_bodies_embedded(shell: Shell) -> None:
@@ -137,7 +137,7 @@ async def test_export_writes_json_lines_with_the_bodies_embedded(shell: Shell) -
     assert [line["turn_id"] for line in lines] == ["dead", "held", "broken", "waits"]
     assert lines[3]["body"] == json.loads(TURN)
     assert lines[2]["body_base64"] == "/wA="
-    await spool.close(5)
+    await spool.close(60)
 
 
 async def test_purge_needs_a_yes_and_changes_no_counter_of_what_was_settled(shell: Shell) -> None:
@@ -153,7 +153,7 @@ async def test_purge_needs_a_yes_and_changes_no_counter_of_what_was_settled(shel
     _, lines = await shell("purge", "waits", "--yes")
     assert spool.ledger.ended[Outcome.VOLUME_DISCARDED] == 1
     assert spool.ledger.imbalance == 0
-    await spool.close(5)
+    await spool.close(60)
 
 
 async def test_purge_by_age_keeps_the_younger(shell: Shell) -> None:
@@ -163,7 +163,7 @@ async def test_purge_by_age_keeps_the_younger(shell: Shell) -> None:
     assert lines == [{"purged": 0}]
     with pytest.raises(CommandError, match="an age is a number and s, m, h or d"):
         await shell("purge", "--dead-letters", "--older-than", "soon", "--yes")
-    await spool.close(5)
+    await spool.close(60)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -171,20 +171,20 @@ async def test_verify_of_a_sound_spool_says_so(shell: Shell, running: bool) -> N
     """And says what it could not check."""
     spool = await fill(shell.root)
     if not running:
-        await spool.close(5)
+        await spool.close(60)
     code, (report,) = await shell("verify")
     assert code == 0
     assert (report["checked"], report["damaged"], report["problems"]) == (4, [], [])
     assert report["structure"] == (
         "every row read; pages unchecked while the process runs" if running else "ok"
     )
-    await spool.close(5)
+    await spool.close(60)
 
 
 async def test_verify_finds_planted_damage_and_isolates_the_record(shell: Shell) -> None:
     """One byte of one payload: that record is set aside, the exit code tells, a second run does not repeat it."""
     spool = await fill(shell.root)
-    await spool.close(5)
+    await spool.close(60)
     (database,) = shell.root.rglob("spool.db")
     data = bytearray(database.read_bytes())
     data[data.index(TURN) + 3] ^= 1  # the newest of a page comes first
@@ -199,7 +199,7 @@ async def test_verify_finds_planted_damage_and_isolates_the_record(shell: Shell)
     spool = await Spool.open(shell.root, clock=lambda: START)
     assert spool.ledger.ended[Outcome.VOLUME_DISCARDED] == 1
     assert spool.ledger.imbalance == 0
-    await spool.close(5)
+    await spool.close(60)
 
 
 async def test_verify_of_structural_damage_says_how_much_is_unreachable_and_changes_nothing(
@@ -210,7 +210,7 @@ async def test_verify_of_structural_damage_says_how_much_is_unreachable_and_chan
     for number in range(60):
         spool.ledger.observe()
         await spool.keep(turn(f"more{number}", body=TURN))
-    await spool.close(5)
+    await spool.close(60)
     (database,) = shell.root.rglob("spool.db")
     data = bytearray(database.read_bytes())
     page = data.index(b"more30a") // 4096 * 4096
@@ -236,10 +236,11 @@ async def test_the_ledger_command_shows_the_balance_of_all_spools(
     other = await Spool.open(shell.root, clock=lambda: START)
     other.ledger.observe()
     await other.keep(turn("elsewhere"))
-    await asyncio.sleep(1.2)
+    assert await spool.flush()
+    assert await other.flush()
     if not running:
-        await spool.close(5)
-        await other.close(5)
+        await spool.close(60)
+        await other.close(60)
     parser = argparse.ArgumentParser()
     ledger.configure(parser)
     parsed = parser.parse_args(["--data-dir", str(shell.root), "--json", "--generations"])
@@ -259,8 +260,8 @@ async def test_the_ledger_command_shows_the_balance_of_all_spools(
         "outcomes": {"policy": 1, "marshal_error": 2, "ingest_reject": 1},
         "imbalance": 0,
     }
-    await spool.close(5)
-    await other.close(5)
+    await spool.close(60)
+    await other.close(60)
 
 
 async def test_a_missing_data_directory_is_an_error_and_not_a_success(shell: Shell) -> None:
