@@ -12,11 +12,15 @@ from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.connection import Connection, Reply
 from tests.chaos.kept_queue import KeptQueue
+from tests.chaos.patience import kept_port, patient
 from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer, serving
-from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
+from tests.unit.ingest_client.delivery.running import delivering, eventually
 
 MAX_ANSWER = 64 * 1024
 TURNS = 40
+
+
+# What is sent without end is sent in large pieces: a peer in our own process must cost it little.
 
 
 async def hang(_: Request, talk: Talk) -> None:
@@ -32,7 +36,7 @@ async def drip(_: Request, talk: Talk) -> None:
 async def endless_fields(_: Request, talk: Talk) -> None:
     await talk.write(b"HTTP/1.1 202 Accepted\r\n")
     while True:
-        await talk.write(b"x-filler: " + b"y" * 1000 + b"\r\n")
+        await talk.write((b"x-filler: " + b"y" * 1000 + b"\r\n") * 50)
 
 
 async def silent_fields(_: Request, talk: Talk) -> None:
@@ -49,18 +53,18 @@ async def ten_gigabytes(_: Request, talk: Talk) -> None:
 async def endless_chunks(_: Request, talk: Talk) -> None:
     await talk.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
-        await talk.write(b"400\r\n" + b"z" * 1024 + b"\r\n")
+        await talk.write((b"400\r\n" + b"z" * 1024 + b"\r\n") * 50)
 
 
 async def endless_trailers(_: Request, talk: Talk) -> None:
     await talk.write(b"HTTP/1.1 202 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n")
     while True:
-        await talk.write(b"x-trailer: " + b"z" * 100 + b"\r\n")
+        await talk.write((b"x-trailer: " + b"z" * 100 + b"\r\n") * 500)
 
 
 async def endless_interim(_: Request, talk: Talk) -> None:
     while True:
-        await talk.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+        await talk.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 2000)
 
 
 async def endless_body(_: Request, talk: Talk) -> None:
@@ -170,22 +174,30 @@ def attempts(queue: KeptQueue) -> list[Attempt]:
     return [attempt for attempt in found if isinstance(attempt, Attempt)]
 
 
+def answer_timeout_s(reason: Reason) -> float:
+    """Short where the timeout is what ends the misbehaviour; where something else does, it must not come first."""
+    return 0.5 if reason is Reason.TIMED_OUT else 30.0
+
+
 @every_misbehaviour
 async def test_nothing_is_lost_and_the_other_endpoint_goes_on(
     queue: KeptQueue, misbehave: Behaviour, reason: Reason
 ) -> None:
-    """With one endpoint misbehaving for ever, all turns of both tenants arrive at the other, soon."""
+    """With one endpoint misbehaving for ever, all turns of both tenants arrive at the other, soon: were each
+    turn to wait for the endpoint that hangs, half a second each, it would take twice what is allowed.
+    """
     async with peer(misbehave) as bad, peer() as good:
-        async with delivering(queue, quick(bad.url, good.url, answer_timeout_s=0.5)):
+        settings = patient(bad.url, good.url, answer_timeout_s=answer_timeout_s(reason))
+        async with delivering(queue, settings):
             began_s = time.monotonic()
             await queue.put(queue.turn(seq, tenant="ab"[seq % 2]) for seq in range(TURNS))
             # 429 pauses a tenant at one endpoint alone, everything else the endpoint.
-            await queue.until("acknowledged", TURNS, timeout_s=10)
+            await queue.until("acknowledged", TURNS)
             took_s = time.monotonic() - began_s
         received = {turn_id for request in good.posts for turn_id in request.turn_ids()}
     assert received == {row.turn.turn_id for row in queue.rows.values()}
     assert reason in {attempt.reason for attempt in attempts(queue)}
-    assert took_s < 5
+    assert took_s < 10
 
 
 @every_misbehaviour
@@ -201,9 +213,12 @@ async def test_it_recovers_when_the_endpoint_does(
         misbehaved += 1
         await (misbehave if misbehaved <= 3 else accept)(request, talk)
 
-    async with peer(at_first) as ingest, delivering(queue, quick(ingest.url, answer_timeout_s=0.5), finals):
-        await queue.put(queue.turn(seq) for seq in range(TURNS))
-        await queue.until("acknowledged", TURNS)
+    async with peer(at_first) as ingest:
+        settings = patient(ingest.url, answer_timeout_s=answer_timeout_s(reason))
+        async with delivering(queue, settings, finals):
+            await queue.put(queue.turn(seq) for seq in range(TURNS))
+            await queue.until("acknowledged", TURNS)
+            await eventually(lambda: len(finals) >= TURNS)
     assert len(finals) == TURNS
     assert misbehaved > 3
     failed = attempts(queue)
@@ -214,15 +229,14 @@ async def test_it_recovers_when_the_endpoint_does(
 
 async def test_a_refused_connection_loses_nothing(queue: KeptQueue) -> None:
     """Nobody listens, then somebody does, on the same port."""
-    async with peer() as placeholder:
-        port = placeholder.port
-    async with delivering(queue, quick(f"http://127.0.0.1:{port}")) as delivery:
+    with kept_port() as port:
         await queue.put(queue.turn(seq) for seq in range(TURNS))
-        await eventually(lambda: delivery.snapshot().endpoints[0].status == "not_ready")
-        assert delivery.counters.attempts[Reason.UNREACHABLE] >= TURNS
-        async with peer(port=port) as ingest:
-            await queue.until("acknowledged", TURNS)
-            received = [turn_id for request in ingest.posts for turn_id in request.turn_ids()]
+        async with delivering(queue, patient(f"http://127.0.0.1:{port}")) as delivery:
+            await eventually(lambda: delivery.snapshot().endpoints[0].status == "not_ready")
+            assert delivery.counters.attempts[Reason.UNREACHABLE] >= TURNS
+            async with peer(port=port) as ingest:
+                await queue.until("acknowledged", TURNS)
+                received = [turn_id for request in ingest.posts for turn_id in request.turn_ids()]
     assert sorted(received) == sorted(row.turn.turn_id for row in queue.rows.values())
 
 
@@ -233,7 +247,7 @@ async def test_a_redirect_is_never_followed(queue: KeptQueue) -> None:
         async def redirect(_: Request, talk: Talk) -> None:
             await talk.answer(302, b"", f"Location: {stranger.url}/v1/ingest?key=sk-secretsecretsecret")
 
-        async with peer(redirect) as ingest, delivering(queue, quick(ingest.url)) as delivery:
+        async with peer(redirect) as ingest, delivering(queue, patient(ingest.url)) as delivery:
             await queue.put(queue.turn(seq) for seq in range(5))
             await eventually(lambda: delivery.counters.attempts[Reason.REDIRECTED] >= 3)
             [endpoint] = delivery.snapshot().endpoints
@@ -244,7 +258,9 @@ async def test_a_redirect_is_never_followed(queue: KeptQueue) -> None:
 
 
 async def test_retry_after_is_waited_for(queue: KeptQueue) -> None:
-    """After 429 with Retry-After: 1 the tenant's next request comes a second later, not before."""
+    """After 429 with Retry-After: 1 the tenant's next request comes a second later, not before, and not so
+    late as if it had been told a minute.
+    """
     seen = 0
 
     async def once(request: Request, talk: Talk) -> None:
@@ -252,16 +268,18 @@ async def test_retry_after_is_waited_for(queue: KeptQueue) -> None:
         seen += 1
         await (throttle if seen == 1 else accept)(request, talk)
 
-    async with peer(once) as ingest, delivering(queue, quick(ingest.url)):
+    async with peer(once) as ingest, delivering(queue, patient(ingest.url)):
         await queue.put([queue.turn(1)])
         await queue.until("acknowledged", 1)
         first, second = ingest.posts
-    assert 1.0 <= second.at_s - first.at_s < 2.0
+    assert 1.0 <= second.at_s - first.at_s < 20.0
 
 
 @pytest.mark.parametrize("status", [429, 403])
 async def test_a_throttled_tenant_holds_up_no_other(queue: KeptQueue, status: int) -> None:
-    """429 and 403 for one tenant at the only endpoint: the other tenant's turns arrive at once."""
+    """429 and 403 for one tenant at the only endpoint: the other tenant's turns arrive at once, not after
+    the minute for which the first has to wait.
+    """
 
     async def one_tenant(request: Request, talk: Talk) -> None:
         if b'"tenant":"a"' in request.body:
@@ -269,31 +287,30 @@ async def test_a_throttled_tenant_holds_up_no_other(queue: KeptQueue, status: in
         else:
             await talk.answer(202)
 
-    async with peer(one_tenant) as ingest, delivering(queue, quick(ingest.url)) as delivery:
+    async with peer(one_tenant) as ingest, delivering(queue, patient(ingest.url)) as delivery:
         await queue.put(queue.turn(seq, tenant="a") for seq in range(200))
-        await asyncio.sleep(0.2)
-        began_s = time.monotonic()
+        await eventually(lambda: bool(attempts(queue)))
         await queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(50))
-        await queue.until("acknowledged", 50)
-        assert time.monotonic() - began_s < 1
+        await queue.until("acknowledged", 50, timeout_s=20)
         # What the paused tenant had claimed is given back, and the last acknowledgement let go.
         await eventually(lambda: delivery.snapshot().held_turns == 0)
     assert {row.turn.tenant for row in queue.rows.values() if row.state == "acknowledged"} == {"b"}
 
 
 async def test_a_tenant_whose_turns_hang_holds_up_no_other(queue: KeptQueue) -> None:
-    """One tenant's turns are never answered: the other's arrive meanwhile at the same endpoint."""
+    """One tenant's turns are never answered: the other's arrive meanwhile at the same endpoint, long before
+    the first are given up.
+    """
 
     async def hang_for_a(request: Request, talk: Talk) -> None:
         await (hang if b'"tenant":"a"' in request.body else accept)(request, talk)
 
-    async with peer(hang_for_a) as ingest, delivering(queue, quick(ingest.url, answer_timeout_s=5.0)):
+    async with peer(hang_for_a) as ingest, delivering(queue, patient(ingest.url, answer_timeout_s=60.0)):
         await queue.put(queue.turn(seq, tenant="a", size=20_000) for seq in range(500))
-        await asyncio.sleep(0.2)
-        began_s = time.monotonic()
+        await eventually(lambda: bool(ingest.posts))
+        await asyncio.sleep(0.2)  # as many of them as may hang at once
         await queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(100))
-        await queue.until("acknowledged", 100)
-        assert time.monotonic() - began_s < 1.5
+        await queue.until("acknowledged", 100, timeout_s=20)
 
 
 async def test_a_batch_that_is_too_large_is_split_until_it_fits(queue: KeptQueue) -> None:
@@ -302,9 +319,9 @@ async def test_a_batch_that_is_too_large_is_split_until_it_fits(queue: KeptQueue
     async def small_mouth(request: Request, talk: Talk) -> None:
         await talk.answer(413 if len(request.body) > 5_000 else 202)
 
-    async with peer(small_mouth) as ingest, delivering(queue, quick(ingest.url)):
-        await queue.put(queue.turn(seq, size=1_000) for seq in range(64))
-        await queue.put([queue.turn(100, size=6_000)])
+    await queue.put(queue.turn(seq, size=1_000) for seq in range(64))
+    await queue.put([queue.turn(100, size=6_000)])
+    async with peer(small_mouth) as ingest, delivering(queue, patient(ingest.url)):
         await queue.until("acknowledged", 64)
         await queue.until("dead_letter", 1)
         sizes = [len(request.turn_ids()) for request in ingest.posts]
@@ -320,7 +337,7 @@ async def test_an_endpoint_without_batches_gets_single_turns(queue: KeptQueue, s
     async def single_only(request: Request, talk: Talk) -> None:
         await talk.answer(status if request.path.endswith("/batch") else 202)
 
-    async with peer(single_only) as ingest, delivering(queue, quick(ingest.url)) as delivery:
+    async with peer(single_only) as ingest, delivering(queue, patient(ingest.url)) as delivery:
         await queue.put(queue.turn(seq) for seq in range(100))
         await queue.until("acknowledged", 100)
         batches = [request for request in ingest.posts if request.path.endswith("/batch")]
@@ -345,8 +362,8 @@ async def test_each_turn_of_a_batch_is_decided_by_its_own_result(queue: KeptQueu
         ]
         await talk.answer(202, str({"results": items}).replace("'", '"').encode())
 
-    async with peer(results) as ingest, delivering(queue, quick(ingest.url, alone_after_failures=1)):
-        await queue.put(queue.turn(seq) for seq in range(1, 61))
+    await queue.put(queue.turn(seq) for seq in range(1, 61))
+    async with peer(results) as ingest, delivering(queue, patient(ingest.url, alone_after_failures=1)):
         await queue.until("acknowledged", 40)
         await queue.until("dead_letter", 20)
     refused = {int(row.turn.turn_id[-2:]) % 3 for row in queue.rows.values() if row.state == "dead_letter"}
@@ -356,7 +373,7 @@ async def test_each_turn_of_a_batch_is_decided_by_its_own_result(queue: KeptQueu
 
 
 async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone(queue: KeptQueue) -> None:
-    """503 for the whole batch, 429 in each result, Retry-After: 2: that tenant waits, the other does not."""
+    """503 for the whole batch, 429 in each result, Retry-After: 60: that tenant waits, the other does not."""
 
     async def over_quota(request: Request, talk: Talk) -> None:
         if b'"tenant":"a"' not in request.body:
@@ -366,11 +383,11 @@ async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone(queue: Ke
         body = str({"accepted": 0, "rejected": len(results), "results": results}).replace("'", '"')
         await talk.answer(503, body.encode(), "Retry-After: 60")
 
-    async with peer(over_quota) as ingest, delivering(queue, quick(ingest.url)) as delivery:
-        await queue.put(queue.turn(seq, tenant="a") for seq in range(20))
+    await queue.put(queue.turn(seq, tenant="a") for seq in range(20))
+    async with peer(over_quota) as ingest, delivering(queue, patient(ingest.url)) as delivery:
         await eventually(lambda: delivery.counters.attempts[Reason.THROTTLED] == 20)
         await queue.put(queue.turn(100 + seq, tenant="b") for seq in range(20))
-        await queue.until("acknowledged", 20, timeout_s=2)
+        await queue.until("acknowledged", 20, timeout_s=20)
     assert all(attempt.delay_s == 60 for attempt in attempts(queue))
     assert sum(b'"tenant":"a"' in request.body for request in ingest.posts) == 1
 
@@ -383,8 +400,8 @@ async def test_turns_over_quota_in_a_batch_that_was_accepted_wait_as_asked(queue
         results = [{"index": n, "id": i, "status": 429 if n >= 10 else 202} for n, i in enumerate(ids)]
         await talk.answer(202, json.dumps({"results": results}).encode(), "Retry-After: 60")
 
-    async with peer(half) as ingest, delivering(queue, quick(ingest.url)) as delivery:
-        await queue.put(queue.turn(seq) for seq in range(20))
+    await queue.put(queue.turn(seq) for seq in range(20))
+    async with peer(half) as ingest, delivering(queue, patient(ingest.url)) as delivery:
         await queue.until("acknowledged", 10)
         await eventually(lambda: len(attempts(queue)) == 10)
     assert delivery.counters.attempts[Reason.THROTTLED] == 10
@@ -402,7 +419,7 @@ async def test_without_results_a_rejection_sends_all_turns_again_singly(queue: K
         else:
             await talk.answer(422 if ids == [queue.rows[7].turn.turn_id] else 202)
 
-    async with peer(counts_only) as ingest, delivering(queue, quick(ingest.url)):
+    async with peer(counts_only) as ingest, delivering(queue, patient(ingest.url)):
         await queue.put(queue.turn(seq) for seq in range(30))
         await queue.until("acknowledged", 29)
         await queue.until("dead_letter", 1)
@@ -418,7 +435,7 @@ async def test_a_413_that_comes_before_the_body_was_read_is_seen(queue: KeptQueu
         await writer.drain()
         writer.close()
 
-    async with serving(read_little) as port, delivering(queue, quick(f"http://127.0.0.1:{port}")):
+    async with serving(read_little) as port, delivering(queue, patient(f"http://127.0.0.1:{port}")):
         await queue.put([queue.turn(1, size=30_000_000)])
         await queue.until("dead_letter", 1)
     assert queue.rows[1].reason == "too_large (413): big"
