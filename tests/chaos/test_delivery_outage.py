@@ -6,9 +6,9 @@ The full T4 is ``STENO_T4_TURNS=90000 pytest --log-cli-level=INFO -k outage_lose
 import asyncio
 import logging
 import os
-import socket
 import statistics
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,8 @@ from ingest_client.sink import Kept, Record
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.spool import Spool
 from tests.chaos.delivery_sink import Sink, sink
-from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
+from tests.chaos.patience import GrantedTime, kept_port, patient
+from tests.unit.ingest_client.delivery.running import delivering, eventually
 
 log = logging.getLogger("steno.tests")
 
@@ -47,71 +48,78 @@ async def keep_all(spool: Spool, ledger: Ledger, numbers: range) -> None:
         await asyncio.gather(*(keep(spool, ledger, record(number)) for number in group))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def port() -> Generator[int]:
+    """Where ingest will be."""
+    with kept_port() as kept:
+        yield kept
 
 
 @pytest.mark.timeout(60 + OUTAGE_TURNS // 100)
-async def test_an_outage_loses_nothing_costs_little_memory_and_is_made_up_for_quickly(tmp_path: Path) -> None:
-    """T4: turns pile up while ingest is down; when it is back all arrive, five times as fast as they came."""
-    port, process = free_port(), psutil.Process()
+async def test_an_outage_loses_nothing_costs_little_memory_and_is_made_up_for_quickly(
+    tmp_path: Path, port: int
+) -> None:
+    """T4: turns pile up while ingest is down; when it is back all arrive, five times as fast as they came,
+    in the time that the machine leaves to it.
+    """
+    process = psutil.Process()
     ledger = Ledger()
     spool = await Spool.open(tmp_path, SpoolSettings(), ledger=ledger)
     await keep_all(spool, ledger, range(256))  # what a process needs anyway is not counted
     before = process.memory_info().rss
-    async with delivering(spool, quick(f"http://127.0.0.1:{port}")) as delivery:
+    async with delivering(spool, patient(f"http://127.0.0.1:{port}")) as delivery:
         await keep_all(spool, ledger, range(256, OUTAGE_TURNS))
         await eventually(lambda: delivery.snapshot().endpoints[0].status in {"not_ready", "gone"})
         peak = process.memory_info().rss
         assert ledger.spooled == OUTAGE_TURNS
         async with sink(port=port) as ingest:
-            began_s = time.monotonic()
+            granted = GrantedTime()
             while ledger.delivered < OUTAGE_TURNS:
                 await asyncio.sleep(0.05)
                 peak = max(peak, process.memory_info().rss)
-            took_s = time.monotonic() - began_s
+            took_s = granted.passed_s()
     assert len(ingest.arrived_s) == OUTAGE_TURNS
     assert (ledger.spooled, ledger.imbalance) == (0, 0)
     grown, rate = peak - before, OUTAGE_TURNS / took_s
     log.info("T4: %s turns, RSS + %.1f MiB, drained at %.0f turns/s", OUTAGE_TURNS, grown / MIB, rate)
     assert grown <= 64 * MIB
     assert rate >= 5 * ARRIVAL_PER_S
-    await spool.close(5.0)
+    await spool.close(30.0)
 
 
 async def test_a_stop_during_an_outage_leaves_every_turn_in_the_spool(tmp_path: Path) -> None:
-    """T9: 500 turns pending, ingest hangs; the stop keeps its time and the next start finds all 500."""
+    """T9: 500 turns pending, ingest hangs; the stop keeps its time and the next start finds all 500. A stop
+    that waited for ingest would take half a minute.
+    """
     spool = await Spool.open(tmp_path, SpoolSettings(), ledger=(ledger := Ledger()))
     async with sink(latency_s=3600) as hung:
-        async with delivering(spool, quick(hung.url, answer_timeout_s=30.0)) as delivery:
+        async with delivering(spool, patient(hung.url, answer_timeout_s=30.0)) as delivery:
             await keep_all(spool, ledger, range(500))
             await eventually(lambda: delivery.snapshot().endpoints[0].requests_in_flight > 0)
             began_s = time.monotonic()
-            await delivery.close(1.0)
+            await delivery.close(3.0)  # of which a tenth is for writing down what became of them
             took_s = time.monotonic() - began_s
             assert delivery.snapshot().held_turns == 0
-        await spool.close(5.0)
-    assert took_s <= 1.2
+        await spool.close(30.0)
+    assert took_s <= 10
     assert (ledger.spooled, ledger.imbalance) == (500, 0)
     again = await Spool.open(tmp_path, SpoolSettings())
     assert sum(backlog.turns for backlog in again.backlog.values()) == 500
-    async with sink() as ingest, delivering(again, quick(ingest.url)):
+    async with sink() as ingest, delivering(again, patient(ingest.url)):
         await eventually(lambda: again.ledger.delivered == 500)
         assert len(ingest.arrived_s) == 500
-    await again.close(5.0)
+    await again.close(30.0)
 
 
 async def test_a_stop_with_drain_delivers_what_is_left(tmp_path: Path) -> None:
     """A memory-only spool dies with its process: its stop delivers everything while ingest takes it."""
     spool = await Spool.open(tmp_path, SpoolSettings(memory_only=True), ledger=(ledger := Ledger()))
-    async with sink(latency_s=0.005) as ingest, delivering(spool, quick(ingest.url)) as delivery:
+    async with sink(latency_s=0.005) as ingest, delivering(spool, patient(ingest.url)) as delivery:
         await keep_all(spool, ledger, range(1000))
-        await delivery.close(10.0, drain=True)
+        await delivery.close(60.0, drain=True)
         assert len(ingest.arrived_s) == 1000
         assert (ledger.delivered, ledger.imbalance) == (1000, 0)
-    await spool.close(5.0)
+    await spool.close(30.0)
 
 
 async def test_a_flood_of_one_tenant_does_not_delay_the_others(tmp_path: Path) -> None:
@@ -128,6 +136,7 @@ async def test_a_flood_of_one_tenant_does_not_delay_the_others(tmp_path: Path) -
 async def lag_of_the_others(root: Path, *, flood_per_s: int, seconds: float = 3.0) -> float:
     """The median time from kept to arrived of two tenants at 10 turns/s each, beside a flooding third."""
     kept_s: dict[str, float] = {}
+    floods = [record(1_000_000 + number, "flood", 2_000) for number in range(int(flood_per_s * seconds))]
     spool = await Spool.open(root, SpoolSettings(), ledger=(ledger := Ledger()))
     loop = asyncio.get_running_loop()
 
@@ -139,17 +148,16 @@ async def lag_of_the_others(root: Path, *, flood_per_s: int, seconds: float = 3.
             await asyncio.sleep(0.1)
 
     async def flood() -> None:
-        for start in range(0, int(flood_per_s * seconds), 50):
-            group = (record(1_000_000 + start + n, "flood", 2_000) for n in range(50))
-            await asyncio.gather(*(keep(spool, ledger, turn) for turn in group))
+        for start in range(0, len(floods), 50):
+            await asyncio.gather(*(keep(spool, ledger, turn) for turn in floods[start : start + 50]))
             await asyncio.sleep(50 / flood_per_s)
 
-    async with sink(latency_s=0.02) as ingest, delivering(spool, quick(ingest.url)):
+    async with sink(latency_s=0.02) as ingest, delivering(spool, patient(ingest.url)):
         await asyncio.gather(steady("b", 0), steady("c", 500_000), flood())
         await eventually(lambda: kept_s.keys() <= ingest.arrived_s.keys())
         lags = lags_of(kept_s, ingest)
         await eventually(lambda: ledger.spooled == 0)
-    await spool.close(5.0)
+    await spool.close(30.0)
     assert ledger.imbalance == 0
     return statistics.median(lags)
 
