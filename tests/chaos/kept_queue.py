@@ -127,10 +127,10 @@ async def kept_queue(root: Path) -> AsyncGenerator[KeptQueue]:
     spool = await Spool.open(root, SpoolSettings(patience_s=0.0))
     queue = KeptQueue(spool)
     yield queue
-    await spool.close(5.0)
+    await spool.close(30.0)
     _assert_balance(spool.ledger, queue.states())
     again = await Spool.open(root)
-    await again.close(5.0)
+    await again.close(30.0)
     _assert_balance(again.ledger, queue.states())
 
 
