@@ -17,6 +17,7 @@ class Sink:
         self.latency_s = latency_s
         self.arrived_s: dict[str, float] = {}
         self.url = ""
+        self.open: set[asyncio.Transport] = set()
 
     def take(self, body: bytes) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -32,6 +33,11 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._sink.open.add(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._transport is not None
+        self._sink.open.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._pending += data
@@ -53,7 +59,7 @@ class _Connection(asyncio.Protocol):
 
 @asynccontextmanager
 async def sink(latency_s: float = 0.0, port: int = 0) -> AsyncGenerator[Sink, None]:
-    """A listening sink on loopback."""
+    """A listening sink on loopback, gone afterwards with all its connections."""
     found = Sink(latency_s)
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(found), "127.0.0.1", port)
     found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -61,3 +67,6 @@ async def sink(latency_s: float = 0.0, port: int = 0) -> AsyncGenerator[Sink, No
         yield found
     finally:
         server.close()
+        for transport in found.open:
+            transport.abort()
+        await asyncio.sleep(0)  # aborted transports let their sockets go
