@@ -17,6 +17,7 @@ from ingest_client.ledger import Ledger
 from ingest_client.sink import Record
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.spool import Spool
+from tests.chaos.patience import GrantedTime
 from tests.unit.extproc.playbook import TURN, request, request_headers
 
 SYNC_S = 1.0
@@ -51,14 +52,16 @@ def _now() -> Instant:
 async def _worst_lag(until: asyncio.Event) -> float:
     worst = 0.0
     while not until.is_set():
-        before = time.monotonic()
+        granted = GrantedTime()
         await asyncio.sleep(0.01)
-        worst = max(worst, time.monotonic() - before - 0.01)
+        worst = max(worst, granted.passed_s() - 0.01)
     return worst
 
 
 async def test_a_slow_disk_never_stops_reading(tmp_path: Path) -> None:
-    """The reader takes message after message; what the budgets have no room for is counted as lost."""
+    """The reader takes message after message; what the budgets have no room for is counted as lost. Times
+    are without those in which the machine ran others.
+    """
     vfs = _SlowVfs()
     ledger = Ledger()
     settings = SpoolSettings(reserve_bytes=0, queue_items=SPOOL_ITEMS)
@@ -90,10 +93,10 @@ async def test_a_slow_disk_never_stops_reading(tmp_path: Path) -> None:
         slowest = 0.0
         for number in range(TURNS):
             stream = recorder.open({})
+            granted = GrantedTime()
             for event in TURN:
-                before = time.monotonic()
                 stream.receive(event)  # type: ignore[arg-type]  # a playbook's event may be an end
-                slowest = max(slowest, time.monotonic() - before)
+            slowest = max(slowest, granted.passed_s())
             if number % 20 == 0:
                 await asyncio.sleep(0.03)
             assert pipeline.waiting_bytes <= 1 << 26
@@ -104,10 +107,10 @@ async def test_a_slow_disk_never_stops_reading(tmp_path: Path) -> None:
         await pipeline.drain()
         for task in running:
             task.cancel()
-    await spool.close(10)
+    await spool.close(60)
     vfs.unregister()
     assert slowest < SYNC_S / 4
-    assert lag.result() < SYNC_S / 2  # no sync is waited for; the machine may be busy
+    assert lag.result() < SYNC_S / 2  # no sync is waited for
     assert ledger.observed == TURNS + OPEN
     assert (ledger.open, ledger.imbalance) == (0, 0)
     assert ledger.total(State.SPOOLED) + ledger.total(State.LOST) == TURNS + OPEN
