@@ -26,6 +26,8 @@ log = logging.getLogger("steno.tests")
 
 OUTAGE_TURNS = int(os.environ.get("STENO_T4_TURNS", "5000"))
 ARRIVAL_PER_S = 200
+OTHERS_PER_S = 4
+"""So few that a hundred times as many are no work for a whole core: a busy one has to do them, too."""
 MIB = 1 << 20
 
 
@@ -123,34 +125,40 @@ async def test_a_stop_with_drain_delivers_what_is_left(tmp_path: Path) -> None:
 
 
 async def test_a_flood_of_one_tenant_does_not_delay_the_others(tmp_path: Path) -> None:
-    """T17: one tenant sends a hundred times as much; the others lose nothing and wait at most twice as long."""
-    for name in ("calm", "flooded"):
+    """T17: one tenant sends a hundred times as much; the others lose nothing and wait at most twice as long
+    as they do before or after it.
+    """
+    for name in ("calm", "flooded", "again"):
         (tmp_path / name).mkdir()
     calm = await lag_of_the_others(tmp_path / "calm", flood_per_s=0)
-    flooded = await lag_of_the_others(tmp_path / "flooded", flood_per_s=1000)
-    log.info("T17: median lag of the others %.1f ms calm, %.1f ms flooded", calm * 1e3, flooded * 1e3)
+    flooded = await lag_of_the_others(tmp_path / "flooded", flood_per_s=100 * OTHERS_PER_S)
+    again = await lag_of_the_others(tmp_path / "again", flood_per_s=0)
+    log.info(
+        "T17: median lag of the others %.1f ms and %.1f ms calm, %.1f ms flooded",
+        *(lag * 1e3 for lag in (calm, again, flooded)),
+    )
     # Ten milliseconds for a scheduler that eight processes share: the lag itself is of that order.
-    assert flooded <= 2 * calm + 0.01
+    assert flooded <= 2 * max(calm, again) + 0.01
 
 
-async def lag_of_the_others(root: Path, *, flood_per_s: int, seconds: float = 3.0) -> float:
-    """The median time from kept to arrived of two tenants at 10 turns/s each, beside a flooding third."""
+async def lag_of_the_others(root: Path, *, flood_per_s: int, seconds: float = 4.0) -> float:
+    """The median time from kept to arrived of two tenants at their rate each, beside a flooding third."""
     kept_s: dict[str, float] = {}
     floods = [record(1_000_000 + number, "flood", 2_000) for number in range(int(flood_per_s * seconds))]
     spool = await Spool.open(root, SpoolSettings(), ledger=(ledger := Ledger()))
     loop = asyncio.get_running_loop()
 
     async def steady(tenant: str, first: int) -> None:
-        for number in range(first, first + int(10 * seconds)):
+        for number in range(first, first + int(OTHERS_PER_S * seconds)):
             turn = record(number, tenant)
             kept_s[turn.turn_id] = loop.time()
             await keep(spool, ledger, turn)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(1 / OTHERS_PER_S)
 
     async def flood() -> None:
-        for start in range(0, len(floods), 50):
-            await asyncio.gather(*(keep(spool, ledger, turn) for turn in floods[start : start + 50]))
-            await asyncio.sleep(50 / flood_per_s)
+        for start in range(0, len(floods), 20):
+            await asyncio.gather(*(keep(spool, ledger, turn) for turn in floods[start : start + 20]))
+            await asyncio.sleep(20 / flood_per_s)
 
     async with sink(latency_s=0.02) as ingest, delivering(spool, patient(ingest.url)):
         await asyncio.gather(steady("b", 0), steady("c", 500_000), flood())
