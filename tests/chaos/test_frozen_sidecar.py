@@ -37,10 +37,10 @@ KEEPALIVE_S = 1.0 + 1.0
 """deploy/envoy.yaml: interval and timeout."""
 MAX_STALL_S = KEEPALIVE_S + 0.5
 MAX_ADDED_MS = 1.0
-# The worker takes up what waited for it once it moves again: the grace must be longer than its sleep
-# and Envoy's deferred close, or turns are named too early and counted twice.
+# The worker takes up what waited for it once it moves again: the grace must be longer than its sleep,
+# Envoy's deferred close and the taking up, or turns are named too early and counted twice.
 QUICK = Settings(deferred_close_s=2)
-GRACE_S = 14
+GRACE_S = 18
 MB = 1_000_000
 
 
@@ -54,12 +54,16 @@ class Ways:
 
     @contextmanager
     def frozen(self) -> Generator[None]:
-        """The sidecar's worker stands still."""
+        """The sidecar's worker stands still, for no longer than ``FROZEN_S``: what began shortly before
+        may take its time.
+        """
         (worker,) = psutil.Process(self.sidecar.pid).children()
         worker.send_signal(signal.SIGSTOP)
+        waking = asyncio.get_running_loop().call_later(FROZEN_S, worker.send_signal, signal.SIGCONT)
         try:
             yield
         finally:
+            waking.cancel()
             worker.send_signal(signal.SIGCONT)
 
     async def served(self) -> int:
@@ -68,15 +72,15 @@ class Ways:
 
     async def named(self, timeout_s: float = 60.0) -> tuple[dict[str, int], dict[str, Any]]:
         """The verdicts on Envoy's access log and the balance, once each request served has its place."""
-        served = await self.served()
         async with asyncio.timeout(timeout_s):
             while True:
+                served = await self.served()
                 found = (await get_json(f"{self.sidecar.admin}/state"))["access_log"]
                 if sum(found["entries"].values()) >= served and not found["uncounted"]:
                     break
                 await asyncio.sleep(0.2)
         verdicts = {verdict: count for verdict, count in found["entries"].items() if count}
-        return verdicts, await self.sidecar.settled(served)
+        return verdicts, await self.sidecar.settled(served, timeout_s)
 
 
 @asynccontextmanager
@@ -246,8 +250,8 @@ async def _large(provider: BulkProvider, port: int) -> list[float]:
     """Large requests and large answers at once, whole on both sides; the longest silence in each."""
     large, small = request_of(SIZE_BYTES, str(port)), request_of(1000)
     answers = await asyncio.gather(
-        *(exchange(port, large, 1000, 60) for _ in range(EACH_WAY)),
-        *(exchange(port, small, SIZE_BYTES, 60) for _ in range(EACH_WAY)),
+        *(exchange(port, large, 1000, 120) for _ in range(EACH_WAY)),
+        *(exchange(port, small, SIZE_BYTES, 120) for _ in range(EACH_WAY)),
     )
     for up in answers[:EACH_WAY]:
         assert up.is_(provider.answer(1000))
