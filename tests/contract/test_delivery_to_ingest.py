@@ -12,7 +12,7 @@ from ingest_client.spool.api import Claimed
 from tests.unit.ingest.running import turn
 from tests.unit.ingest.test_serving import process
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
-from tests.unit.ingest_client.delivery.running import delivering, quick
+from tests.unit.ingest_client.delivery.running import delivering, eventually, quick
 
 TURNS = 150
 DAMAGED = {7, 70}
@@ -33,6 +33,11 @@ def stored_ids(database: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT request_id FROM turns")]
 
 
+async def all_decided(finals: list[Final]) -> None:
+    """Return once delivery has told of every turn what became of it."""
+    await eventually(lambda: len(finals) == TURNS)
+
+
 async def test_batches_are_decided_turn_by_turn_and_nothing_is_stored_twice(tmp_path: Path) -> None:
     """All turns in batches, refused ones found among them; delivered again from the start, nothing doubles."""
     database = tmp_path / "ingest.db"
@@ -42,8 +47,9 @@ async def test_batches_are_decided_turn_by_turn_and_nothing_is_stored_twice(tmp_
             finals: list[Final] = []
             async with delivering(queue, quick(url, answer_timeout_s=10.0), finals) as delivery:
                 queue.put(claimed(seq) for seq in range(TURNS))
-                await queue.until("acknowledged", TURNS - len(DAMAGED))
-                await queue.until("dead_letter", len(DAMAGED))
+                await queue.until("acknowledged", TURNS - len(DAMAGED), 60)
+                await queue.until("dead_letter", len(DAMAGED), 60)
+                await all_decided(finals)
                 [endpoint] = delivery.snapshot().endpoints
             assert {seq for seq, row in queue.rows.items() if row.state == "dead_letter"} == DAMAGED
             assert all("unprocessable (422)" in queue.rows[seq].reason for seq in DAMAGED)
@@ -62,10 +68,10 @@ async def test_ingest_killed_under_load_loses_and_doubles_nothing(tmp_path: Path
     queue = MemoryQueue()
     async with process(database) as (child, first), delivering(queue, quick(first, batch_turns=4)):
         queue.put(claimed(seq) for seq in range(1000, 1000 + 600))
-        await queue.until("acknowledged", 100)
+        await queue.until("acknowledged", 100, 60)
         child.kill()
         await child.wait()
     async with process(database) as (_, second), delivering(queue, quick(second, answer_timeout_s=10.0)):
-        await queue.until("acknowledged", 600)
+        await queue.until("acknowledged", 600, 60)
     ids = await asyncio.to_thread(stored_ids, database)
     assert sorted(ids) == sorted(row.turn.turn_id for row in queue.rows.values())
