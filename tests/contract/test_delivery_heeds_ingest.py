@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 
 from ingest.app import build, listen, running
+from ingest.limits import Limit
 from ingest.protocol import ClientProtocol
 from ingest.service import Service
 from ingest.settings import IngestSettings
@@ -34,10 +35,12 @@ async def served(directory: Path, limits: list[dict[str, object]]) -> AsyncGener
     server = uvicorn.Server(config)
     async with running(application) as service:
         serving = asyncio.ensure_future(server._serve([sock]))
-        await eventually(lambda: server.started, 10)
-        yield service, f"http://127.0.0.1:{sock.getsockname()[1]}"
-        server.should_exit = True
-        await serving
+        await eventually(lambda: server.started, 60)
+        try:
+            yield service, f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def claimed(seq: int, tenant: str) -> Claimed:
@@ -57,7 +60,7 @@ async def test_batches_grow_to_what_ping_names_and_bodies_are_compressed(tmp_pat
     async with served(tmp_path, []) as (service, url):
         settings = quick(url, batch_turns=3, answer_timeout_s=20.0, requests_per_endpoint=1)
         async with delivering(queue, settings) as delivery:
-            await eventually(lambda: delivery.snapshot().endpoints[0].batch_turns == 64, 10)
+            await eventually(lambda: delivery.snapshot().endpoints[0].batch_turns == 64, 60)
             queue.put(claimed(seq, "a") for seq in range(1000))
             await queue.until("acknowledged", 1000, 60)
             [endpoint] = delivery.snapshot().endpoints
@@ -71,23 +74,33 @@ async def test_batches_grow_to_what_ping_names_and_bodies_are_compressed(tmp_pat
         ]
 
 
-@pytest.mark.parametrize("limit", [{"turns_per_s": 100, "burst_turns": 20}, {"stored_bytes": 120_000}])
+RATE = {"turns_per_s": 0.001, "burst_turns": 20}
+"""So slow that a hundred turns are over it however long they take to come."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "more"),
+    [(RATE, [Limit(tenant="busy", turns_per_s=100, burst_turns=20)]), ({"stored_bytes": 120_000}, [])],
+    ids=["rate", "stored"],
+)
 async def test_turns_over_a_limit_wait_and_are_neither_lost_nor_dead_nor_in_the_way(
-    tmp_path: Path, limit: dict[str, object]
+    tmp_path: Path, limit: dict[str, object], more: list[Limit]
 ) -> None:
-    """One tenant is over its limit; it arrives later, whole, and the other one does not wait for it."""
+    """One tenant is over its limit; the other one does not wait for it, and it arrives whole once more is allowed.
+
+    At a rate: over that one it is again and again.
+    """
     queue, finals = MemoryQueue(), list[Final]()
     async with served(tmp_path, [{"tenant": "busy"} | limit]) as (service, url):
         settings = quick(url, answer_timeout_s=20.0, retry_after_cap_s=0.2)
         async with delivering(queue, settings, finals) as delivery:
             queue.put(claimed(seq, "busy") for seq in range(100))
             queue.put(claimed(seq, "calm") for seq in range(1000, 1100))
-            await eventually(lambda: delivery.counters.attempts[Reason.THROTTLED] > 0, 20)
+            await eventually(lambda: delivery.counters.attempts[Reason.THROTTLED] > 0, 60)
             calm = [queue.rows[seq] for seq in range(1000, 1100)]
-            await eventually(lambda: all(row.state == "acknowledged" for row in calm), 20)
-            if "stored_bytes" in limit:
-                assert queue.states()["acknowledged"] < 200
-                service.throttle.limiter.rule(())  # somebody allows it more
+            await eventually(lambda: all(row.state == "acknowledged" for row in calm), 60)
+            assert queue.states()["acknowledged"] < 200
+            service.throttle.limiter.rule(more)  # somebody allows it more
             await queue.until("acknowledged", 200, 60)
             [endpoint] = delivery.snapshot().endpoints
         assert endpoint.hold is None
