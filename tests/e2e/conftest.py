@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from extproc.transport.address import Address
-from tests.e2e.harness.envoy import AS_SHIPPED, Envoy, Mode, Settings, configuration
+from tests.e2e.harness.envoy import PATIENT, Envoy, Mode, Settings, configuration
 from tests.e2e.harness.ledger import Ledger
 from tests.e2e.harness.services import Ingest, Sidecar
 from tests.e2e.harness.upstream import Upstream
@@ -64,7 +64,7 @@ class StartEnvoy(Protocol):
         *,
         sidecar: Sequence[Address] = (),
         ledger: int | None = None,
-        settings: Settings = AS_SHIPPED,
+        settings: Settings = PATIENT,
     ) -> Envoy: ...
 
 
@@ -78,7 +78,7 @@ async def start_envoy(provider: Upstream, tmp_path: Path, logs: list[Path]) -> A
         *,
         sidecar: Sequence[Address] = (),
         ledger: int | None = None,
-        settings: Settings = AS_SHIPPED,
+        settings: Settings = PATIENT,
     ) -> Envoy:
         directory = tmp_path / f"envoy{len(running)}"
         directory.mkdir()

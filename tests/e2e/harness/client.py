@@ -43,7 +43,7 @@ async def fetch(
     trailers: Fields | None = None,
     leave_after: int | None = None,
     leave_after_bytes: int | None = None,
-    timeout_s: float = 30.0,
+    timeout_s: float = 60.0,
 ) -> Reply:
     """One exchange with 127.0.0.1:``port`` on a connection of its own.
 

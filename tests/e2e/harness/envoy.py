@@ -46,14 +46,19 @@ class Settings:
     (None: as shipped, which is long for a test that waits for it).
     ``http1_trailers``: Envoy drops HTTP/1 trailers unless told; HTTP/2 ones always pass.
     ``message_timeout_s``: how long a replying mode waits for an answer.
+    ``keepalive_timeout_s``: how long Envoy waits for the sidecar's answer to the PING that it sends each
+    second (None: as shipped, one second, in which a busy machine may let a sidecar that is well not run).
     """
 
     deferred_close_s: float | None = None
     http1_trailers: bool = False
     message_timeout_s: float = 5.0
+    keepalive_timeout_s: float | None = None
 
 
 AS_SHIPPED = Settings()
+PATIENT = Settings(message_timeout_s=20.0, keepalive_timeout_s=20.0)
+"""For tests in which the sidecar is never frozen: that it was slow for a moment must not lose them a turn."""
 
 
 def configuration(
@@ -77,6 +82,7 @@ def configuration(
         manager["http_filters"] = [each for each in manager["http_filters"] if each["name"] != "steno"]
     else:
         _point(clusters["steno"], sidecar)
+        _set_patience(clusters["steno"], settings)
         (capture,) = (each["typed_config"] for each in manager["http_filters"] if each["name"] == "steno")
         _set_mode(capture, mode, settings)
     if settings.http1_trailers:
@@ -111,6 +117,15 @@ def _set_mode(capture: dict[str, Any], mode: Mode, settings: Settings) -> None:
     del capture["observability_mode"], capture["deferred_close_timeout"]
     capture["message_timeout"] = f"{settings.message_timeout_s}s"
     capture["processing_mode"] |= {"request_body_mode": mode.value, "response_body_mode": mode.value}
+
+
+def _set_patience(sidecar: dict[str, Any], settings: Settings) -> None:
+    """How long a PING may stay without answer; the access log's cluster has the same options."""
+    if settings.keepalive_timeout_s is not None:
+        options = sidecar["typed_extension_protocol_options"][HTTP_OPTIONS]["explicit_http_config"]
+        options["http2_protocol_options"]["connection_keepalive"]["timeout"] = (
+            f"{settings.keepalive_timeout_s}s"
+        )
 
 
 def _enable_http1_trailers(manager: dict[str, Any], provider: dict[str, Any]) -> None:
@@ -153,7 +168,7 @@ class Envoy:
                 stderr=log,
             )
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await self._until_ready(admin_file)
         except (TimeoutError, RuntimeError) as error:
             await self.stop()
@@ -187,6 +202,12 @@ class Envoy:
             for each in found
             if contains in each.get("name", "") and isinstance(each.get("value"), int)
         }
+
+    async def until_stat(self, name: str, value: int, timeout_s: float = 30.0) -> None:
+        """Return once a counter or gauge has this value."""
+        async with asyncio.timeout(timeout_s):
+            while (await self.stats(name)).get(name) != value:
+                await asyncio.sleep(0.1)
 
     async def _until_ready(self, admin_file: Path) -> None:
         """Wait for the admin port, then for the listener's."""

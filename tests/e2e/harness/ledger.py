@@ -39,7 +39,7 @@ class Ledger:
         if self._server is not None:
             await self._server.stop(None)
 
-    async def until(self, count: int, timeout_s: float = 10.0) -> list[HttpAccessLogEntry]:
+    async def until(self, count: int, timeout_s: float = 30.0) -> list[HttpAccessLogEntry]:
         """All entries, as soon as there are ``count``."""
         async with asyncio.timeout(timeout_s):
             while len(self.entries) < count:

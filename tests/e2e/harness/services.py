@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-_READY_S = 30.0
+_READY_S = 60.0
 
 
 class Service:
@@ -56,7 +56,7 @@ class Service:
 
 async def get_json(url: str, **params: str) -> dict[str, Any]:
     """A JSON page."""
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.get(url, params=params)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
@@ -98,7 +98,7 @@ class Ingest(Service):
         await super().start()
         await until_ready(f"{self.url}/ping", self)
 
-    async def nodes(self, at_least: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
+    async def nodes(self, at_least: int, timeout_s: float = 60.0) -> list[dict[str, Any]]:
         """The stored nodes, once there are so many."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -135,12 +135,14 @@ class Sidecar(Service):
         await self.ended()
 
     async def ledger(self) -> dict[str, Any]:
-        """The first worker's balance."""
-        state = await get_json(f"{self.admin}/state")
-        found: dict[str, Any] = state["workers"][0]["state"]["ledger"]
+        """The first worker's balance, once it answers."""
+        async with asyncio.timeout(_READY_S):
+            while (state := (await get_json(f"{self.admin}/state"))["workers"][0]["state"]) is None:
+                await asyncio.sleep(0.1)
+        found: dict[str, Any] = state["ledger"]
         return found
 
-    async def settled(self, observed: int, timeout_s: float = 30.0) -> dict[str, Any]:
+    async def settled(self, observed: int, timeout_s: float = 60.0) -> dict[str, Any]:
         """The balance, once so many exchanges were observed and none is open or on its way."""
         async with asyncio.timeout(timeout_s):
             while True:
