@@ -19,10 +19,13 @@ from tests.e2e.harness.envoy import Envoy, Mode, Settings
 from tests.e2e.harness.provider import Script, message_request
 from tests.e2e.harness.services import Ingest, Sidecar, get_json
 from tests.e2e.harness.upstream import Upstream
+from tests.unit.ingest.patience import becomes
 
-GRACE_S = 6
+GRACE_S = 10
 # Envoy holds the capture stream of a turn that broke off for so long; the grace must be longer.
-QUICK = Settings(deferred_close_s=2)
+QUICK = Settings(deferred_close_s=2, keepalive_timeout_s=20.0)
+GIVES_UP = Settings(deferred_close_s=2)
+"""As shipped, Envoy leaves a sidecar that does not answer for a second."""
 PATH = "/v1/messages"
 
 
@@ -39,7 +42,7 @@ class Reconciled:
 
     async def sample(self, name: str, **labels: str) -> float:
         """One sample of the supervisor's merged metrics page."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=30) as client:
             page = (await client.get(f"{self.sidecar.admin}/metrics")).text
         (value,) = (
             each.value
@@ -53,7 +56,17 @@ class Reconciled:
         """The worker's process id."""
         return int((await self.state())["workers"][0]["pid"])
 
-    async def decided(self, served: int, timeout_s: float = 40.0) -> dict[str, Any]:
+    async def until_back(self) -> None:
+        """Return once the worker that died has a successor, and Envoy would send it streams again."""
+        async with asyncio.timeout(30):
+            while True:
+                (worker,) = (await self.state())["workers"]
+                if worker["restarts"] == 1 and worker["ready"]:
+                    break
+                await asyncio.sleep(0.1)
+        await self.envoy.until_stat("cluster.steno.membership_healthy", 1)
+
+    async def decided(self, served: int, timeout_s: float = 60.0) -> dict[str, Any]:
         """The access log's section, once so many turn requests have verdicts and all are in a ledger."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -71,9 +84,10 @@ class Reconciled:
 
 @pytest.fixture
 async def reconciled(
-    short_tmp: Path, logs: list[Path], ingest: Ingest, start_envoy: StartEnvoy
+    request: pytest.FixtureRequest, short_tmp: Path, logs: list[Path], ingest: Ingest, start_envoy: StartEnvoy
 ) -> AsyncGenerator[Reconciled]:
-    """Everything running, with times that a test can wait for."""
+    """Everything running, with times that a test can wait for. A parameter: other settings of Envoy."""
+    settings: Settings = getattr(request, "param", QUICK)
     port, admin_port, als = free_ports(3)
     sidecar = Sidecar(
         short_tmp, port, admin_port, ingest.url,
@@ -82,7 +96,7 @@ async def reconciled(
     logs.append(sidecar.log)
     await sidecar.start()
     envoy = await start_envoy(
-        Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", port)], ledger=als, settings=QUICK
+        Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", port)], ledger=als, settings=settings
     )
     yield Reconciled(envoy, sidecar)
     await sidecar.stop()
@@ -116,7 +130,8 @@ async def test_turns_that_were_captured_are_matched_and_only_turns_count(
         await reconciled.sample("steno_access_log_entries_total", verdict="matched", ending="complete") == 20
     )
     assert await reconciled.sample("steno_access_log_duration_seconds_count", ending="complete") == 20
-    assert await reconciled.sample("steno_access_log_other_requests_total") == 1
+    # Each of Envoy's threads sends its own log once a second: this one may come after the turns'.
+    await becomes(lambda: reconciled.sample("steno_access_log_other_requests_total"), 1.0)
     assert await reconciled.sample("steno_access_log_faults_total") == 0
     ledger = await reconciled.sidecar.settled(21)
     assert (ledger["observed"], ledger["delivered"], ledger["lost"]) == (21, 20, 0)
@@ -133,21 +148,24 @@ async def test_a_client_that_left_is_told_from_a_provider_that_broke_off(reconci
     assert endings == {"complete": 1, "client_abort": 1, "upstream_reset": 1}
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("after_s", [0.4, 2.5])
 async def test_when_a_worker_is_killed_in_the_middle_of_fifty_streams_each_request_is_accounted_for(
     reconciled: Reconciled, provider: Upstream, after_s: float
 ) -> None:
     """Fifty are interrupted, ten come while nobody listens, ten come after: seventy served, none unexplained."""
-    script = Script(chunks=40, delay_s=0.1)
+    script = Script(chunks=20, delay_s=0.2)
     streams = asyncio.gather(*(reconciled.ask(script) for _ in range(50)))
     pid = await reconciled.worker_pid()
+    async with asyncio.timeout(30):
+        while (await reconciled.sidecar.ledger())["observed"] < 50:
+            await asyncio.sleep(0.05)
     await asyncio.sleep(after_s)
     os.kill(pid, signal.SIGKILL)
     await asyncio.sleep(0.05)
     blind = await asyncio.gather(*(reconciled.ask(Script()) for _ in range(10)))
     replies = [*(await streams), *blind]
-    await asyncio.sleep(5)  # the worker is back, and Envoy no longer shuns it
+    await reconciled.until_back()
     replies += await asyncio.gather(*(reconciled.ask(Script()) for _ in range(10)))
     assert all(reply.complete for reply in replies)
     found = await reconciled.decided(70)
@@ -161,17 +179,19 @@ async def test_when_a_worker_is_killed_in_the_middle_of_fifty_streams_each_reque
     assert not_seen_lines(reconciled.sidecar) == 10
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("reconciled", [GIVES_UP], indirect=True, ids=["as shipped"])
 async def test_turns_that_a_frozen_worker_never_saw_are_named(
     reconciled: Reconciled, provider: Upstream
 ) -> None:
     """Envoy counts none of these losses as a failure of its own."""
     await reconciled.ask(Script())
+    await reconciled.sidecar.settled(1)
     pid = await reconciled.worker_pid()
     os.kill(pid, signal.SIGSTOP)
     try:
         replies = await asyncio.gather(*(reconciled.ask(Script(delay_s=0.05)) for _ in range(10)))
-        await asyncio.sleep(5)
+        await reconciled.envoy.until_stat("cluster.steno.upstream_cx_active", 0)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert all(reply.complete for reply in replies)
@@ -191,9 +211,11 @@ async def test_the_count_outlives_the_process(reconciled: Reconciled) -> None:
     os.kill(pid, signal.SIGKILL)
     await asyncio.sleep(0.05)
     assert (await reconciled.ask(Script())).complete
-    await reconciled.decided(0)
-    await asyncio.sleep(2)  # Envoy flushes its log each second
+    await reconciled.until_back()
+    async with asyncio.timeout(30):  # Envoy flushes its log each second
+        while not ((log := (await reconciled.state())["access_log"])["waiting_entries"] or seen(log)):
+            await asyncio.sleep(0.05)
     await reconciled.sidecar.stop()
     await reconciled.sidecar.start()
-    ledger = await reconciled.sidecar.settled(1, timeout_s=10)
+    ledger = await reconciled.sidecar.settled(1)
     assert ledger["outcomes"] == {"not_seen": 1}
