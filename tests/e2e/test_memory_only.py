@@ -16,6 +16,7 @@ from tests.e2e.harness.client import fetch
 from tests.e2e.harness.envoy import Mode
 from tests.e2e.harness.provider import Script, message_request
 from tests.e2e.harness.services import Sidecar, get_json
+from tests.unit.ingest.patience import becomes
 
 NOBODY = "http://127.0.0.1:1"
 KILLED_WITH, STOPPED_WITH = 4, 3
@@ -32,14 +33,13 @@ async def test_what_was_in_memory_alone_is_lost_by_name_and_the_balance_holds(
     try:
         envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", port)])
         await _spooled(envoy.port, steno, KILLED_WITH)
-        assert await _terms(steno) == {"observed": KILLED_WITH, "spooled": KILLED_WITH}
+        await becomes(lambda: _terms(steno), {"observed": KILLED_WITH, "spooled": KILLED_WITH})
         os.kill((await get_json(f"{steno.admin}/state"))["workers"][0]["pid"], signal.SIGKILL)
         await _restarted(steno)
-        assert await _terms(steno) == {"observed": KILLED_WITH, "lost": KILLED_WITH}
+        await becomes(lambda: _terms(steno), {"observed": KILLED_WITH, "lost": KILLED_WITH})
         await _spooled(envoy.port, steno, STOPPED_WITH)
-        assert await _terms(steno) == {
-            "observed": KILLED_WITH + STOPPED_WITH, "spooled": STOPPED_WITH, "lost": KILLED_WITH
-        }  # fmt: skip
+        all_terms = {"observed": KILLED_WITH + STOPPED_WITH, "spooled": STOPPED_WITH, "lost": KILLED_WITH}
+        await becomes(lambda: _terms(steno), all_terms)
     finally:
         assert await steno.stop() == 0
     lines = [json.loads(line) for line in steno.log.read_text().splitlines() if line.startswith("{")]
@@ -55,13 +55,13 @@ async def _spooled(port: int, steno: Sidecar, count: int) -> None:
         *(fetch(port, "/v1/messages", message_request(stream=True), Script(chunks=3)) for _ in range(count))
     )
     assert all(reply.complete for reply in replies)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await steno.ledger())["spooled"] < count:
             await asyncio.sleep(0.1)
 
 
 async def _restarted(steno: Sidecar) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             (worker,) = (await get_json(f"{steno.admin}/state"))["workers"]
             if worker["restarts"] == 1 and worker["ready"]:
@@ -71,7 +71,7 @@ async def _restarted(steno: Sidecar) -> None:
 
 async def _terms(steno: Sidecar) -> dict[str, Any]:
     """The terms of the sidecar's balance that are not 0; that it holds is asserted."""
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         page = (await client.get(f"{steno.admin}/metrics")).text
     samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
     assert [each.value for each in samples if each.name == "steno_ledger_imbalance"] == [0]
