@@ -23,12 +23,17 @@ async def _ask(port: int, count: int) -> None:
 
 
 async def _balances(steno: Sidecar) -> list[dict[str, Any]]:
-    state = await get_json(f"{steno.admin}/state")
-    return [worker["state"]["ledger"] for worker in state["workers"] if worker["state"] is not None]
+    """Every worker's, once each answers."""
+    async with asyncio.timeout(60):
+        while True:
+            states = [worker["state"] for worker in (await get_json(f"{steno.admin}/state"))["workers"]]
+            if None not in states:
+                return [state["ledger"] for state in states]
+            await asyncio.sleep(0.1)
 
 
 async def _delivered(steno: Sidecar, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while sum(balance["delivered"] for balance in await _balances(steno)) < count:
             await asyncio.sleep(0.1)
 
@@ -62,7 +67,7 @@ async def test_two_workers_share_the_streams_and_a_dead_one_comes_back(
 
 
 async def _until_restarted(steno: Sidecar) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             (first, _) = (await get_json(f"{steno.admin}/state"))["workers"]
             if first["restarts"] == 1 and first["ready"]:
