@@ -25,6 +25,8 @@ from extproc.transport.stream import PassThrough
 from extproc.wire import HEALTH_SERVICE, PROCESS_METHOD, PROCESS_SERVICE, Undecodable, decode
 
 PROCESS = f"/{PROCESS_SERVICE}/{PROCESS_METHOD}"
+PATIENCE_S = 60.0
+"""For what takes milliseconds where nothing else runs: only what never comes takes so long."""
 
 
 def add_event(events: list[Message], event: Message) -> None:
@@ -78,7 +80,7 @@ class RecordedStream:
         self.ends.append(end)
         self._changed.set()
 
-    async def until(self, condition: Callable[[Self], bool], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[Self], bool], timeout_s: float = PATIENCE_S) -> None:
         """Wait for a condition on this record."""
         async with asyncio.timeout(timeout_s):
             while not condition(self):
@@ -101,7 +103,7 @@ class Recorder:
         self._opened.set()
         return stream
 
-    async def stream(self, number: int = 0, timeout_s: float = 10.0) -> RecordedStream:
+    async def stream(self, number: int = 0, timeout_s: float = PATIENCE_S) -> RecordedStream:
         """The stream of that number, as soon as it is there."""
         async with asyncio.timeout(timeout_s):
             while len(self.streams) <= number:
@@ -164,7 +166,7 @@ class Peer:
 
 async def answer(call: ClientCall) -> ProcessingResponse | None:
     """The next answer, or None where the server has ended the RPC."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         message = await call.read()
     return ProcessingResponse.FromString(message) if isinstance(message, bytes) else None
 
@@ -177,7 +179,7 @@ async def answers_of(call: ClientCall) -> AsyncIterator[ProcessingResponse]:
 
 async def status(call: ClientCall) -> grpc.StatusCode:
     """How the RPC ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await call.code()
 
 
