@@ -35,6 +35,7 @@ from tests.unit.extproc.transport.peer import (
     exchange,
     status,
 )
+from tests.unit.ingest_client.delivery.patience import eventually
 
 UNKNOWN_KIND = b"\xa2\x06\x02hi"
 OBSERVED_CHUNK = ProcessingRequest(
@@ -262,7 +263,7 @@ async def test_a_stream_without_a_handler_is_answered_all_the_same(serve: Serve)
             await call.write(message)
         assert len([each async for each in answers_of(call)]) == 8
         assert await status(call) is grpc.StatusCode.OK
-        assert transport.counters.handler_errors == 1
+        await eventually(lambda: transport.counters.handler_errors == 1)
 
 
 async def test_a_handler_that_fails_at_the_end_fails_alone(serve: Serve) -> None:
@@ -279,8 +280,8 @@ async def test_a_handler_that_fails_at_the_end_fails_alone(serve: Serve) -> None
             call = peer.call()
             await call.done_writing()
             assert await status(call) is grpc.StatusCode.OK
-        assert transport.counters.handler_errors == 2
-        assert transport.counters.streams_open == 0
+        await eventually(lambda: transport.counters.handler_errors == 2)
+        await eventually(lambda: transport.counters.streams_open == 0)
 
 
 async def test_an_undecodable_message_of_an_observing_peer_is_counted_and_passed_over(serve: Serve) -> None:
@@ -343,10 +344,9 @@ async def test_a_burst_of_streams_is_served_whole(serve: Serve) -> None:
         return await call.code()
 
     async with serve(recorder) as transport, Peer(transport.address) as peer:
-        async with asyncio.timeout(60):
-            codes = await asyncio.gather(*(one(peer) for _ in range(count)))
+        codes = await asyncio.gather(*(one(peer) for _ in range(count)))
         assert codes == [grpc.StatusCode.OK] * count
-        assert transport.counters.streams_ended.total() == count
+        await eventually(lambda: transport.counters.streams_ended.total() == count)
     assert [stream.events for stream in recorder.streams] == [events_of(messages)] * count
 
 
@@ -381,8 +381,8 @@ async def test_a_health_watch_hears_every_change_and_does_not_hold_up_a_stop(ser
         assert await call.read() == encode_health(Serving.SERVING)
         transport.health.serving = False
         assert await call.read() == encode_health(Serving.NOT_SERVING)
-        async with asyncio.timeout(5):
-            await transport.stop(30)
+        async with asyncio.timeout(20):
+            await transport.stop(60)
 
 
 async def test_a_watch_of_an_unknown_service_says_so_and_stays(serve: Serve) -> None:
@@ -400,12 +400,12 @@ async def test_stop_lets_an_open_stream_end_within_the_grace(serve: Serve) -> No
         await call.write(messages[0])
         stream = await recorder.stream()
         await stream.until(lambda each: bool(each.events))
-        stopping = asyncio.ensure_future(transport.stop(20))
+        stopping = asyncio.ensure_future(transport.stop(90))
         await asyncio.sleep(0.2)
         for message in messages[1:]:
             await call.write(message)
         assert await status(call) is grpc.StatusCode.OK
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await stopping
     assert stream.events == events_of(messages)
     assert stream.ends == [StreamEnd.EOF]
@@ -419,7 +419,7 @@ async def test_stop_cancels_what_is_open_after_the_grace_and_leaves_nothing_unen
             await call.write(exchange(observe=True)[0])
         for number in range(5):
             await (await recorder.stream(number)).until(lambda each: bool(each.events))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await transport.stop(0.1)
         assert [len(stream.ends) for stream in recorder.streams] == [1] * 5
         assert transport.counters.streams_open == 0
