@@ -20,6 +20,7 @@ from extproc.transport.reasons import Reason
 from tests.unit.extproc.transport.http2.client import GREETING, Frame, data, head
 from tests.unit.extproc.transport.http2.client import grpc as framed
 from tests.unit.extproc.transport.peer import (
+    PATIENCE_S,
     PROCESS,
     Method,
     Peer,
@@ -52,7 +53,7 @@ class Wire(NamedTuple):
 
     async def until(self, kind: int) -> Frame:
         """The next frame of that kind."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 high, low, got, flags, stream_id = frames.HEADER.unpack(await self.reader.readexactly(9))
                 payload = await self.reader.readexactly(high << 8 | low)
@@ -98,56 +99,75 @@ async def trickle(wire: Wire, messages: Sequence[bytes], stream_ids: Sequence[in
         await asyncio.sleep(0.004)
 
 
+class Counted(Reading):
+    """Counts the reads, and the rests after them."""
+
+    reads = 0
+    rests = 0
+
+    def arrived(self, data: bytes) -> bool:
+        Counted.reads += 1
+        return super().arrived(data)
+
+    def rest(self) -> None:
+        before = self._waiting
+        super().rest()
+        Counted.rests += self._waiting is not before
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
+    """How often connections are read, and rest: what a clock says of it depends on the machine."""
+    monkeypatch.setattr("extproc.transport.http2.protocol.Reading", Counted)
+    Counted.reads = Counted.rests = 0
+    return Counted
+
+
 @pytest.mark.parametrize(("rest_s", "rested"), [(REST_S, True), (0.01, True), (0.0, False)])
 async def test_light_traffic_that_nobody_waits_for_is_read_in_few_large_reads(
-    rest_s: float, rested: bool, monkeypatch: pytest.MonkeyPatch
+    rest_s: float, rested: bool, counted: type[Counted]
 ) -> None:
-    pauses = 0
-
-    class Counted(Reading):
-        def rest(self) -> None:
-            nonlocal pauses
-            super().rest()
-            pauses += self._waiting is not None
-
-    monkeypatch.setattr("extproc.transport.http2.protocol.Reading", Counted)
+    """Of a hundred messages, at most a read in the time of a rest."""
     recorder = Recorder()
     async with serving(recorder, rest_s=rest_s) as transport, wired(transport) as wire:
         wire.send(*(head(number) + data(number, OBSERVED[0]) for number in (1, 3)))
         await (await recorder.stream(1)).until(lambda each: bool(each.events))
+        began = asyncio.get_running_loop().time()
         await trickle(wire, [framed(PIECE)] * 100, (1, 3))
+        took_s = asyncio.get_running_loop().time() - began
         for stream in recorder.streams:
             await stream.until(lambda each: each.events == events_of([FIRST, *[PIECE] * 50]))
-    assert (2 <= pauses < 70) if rested else pauses == 0
+    assert (2 <= counted.rests <= took_s / rest_s + 4) if rested else counted.rests == 0
 
 
 async def test_a_ping_is_answered_in_time_while_reading_rests() -> None:
+    """Beside one on a connection that never rests, at the same moment: what the machine takes both take."""
     recorder = Recorder()
-    async with serving(recorder) as transport, wired(transport) as wire:
+    async with serving(recorder) as transport, wired(transport) as wire, wired(transport) as awake:
         wire.send(head(1), data(1, OBSERVED[0]))
         await (await recorder.stream()).until(lambda each: bool(each.events))
         trickling = asyncio.ensure_future(trickle(wire, [OBSERVED[1]] * 100, (1,)))
-        took_s = [await wire.ping() for _ in range(8)]
+        took_s = [await asyncio.gather(wire.ping(), awake.ping()) for _ in range(8)]
         await trickling
-    assert max(took_s) < PING_TIMEOUT_S
+    assert max(resting_s - awake_s for resting_s, awake_s in took_s) < PING_TIMEOUT_S
 
 
-async def test_who_waits_for_an_answer_does_not_wait_for_a_rest() -> None:
-    """Rests of a second would show: only the first message of the second stream may meet one."""
+async def test_who_waits_for_an_answer_does_not_wait_for_a_rest(counted: type[Counted]) -> None:
+    """Only the first message of the second stream may meet one, of a second."""
     recorder = Recorder()
     async with serving(recorder, rest_s=1.0) as transport, wired(transport) as wire:
         wire.send(head(1), data(1, OBSERVED[0]))
         await (await recorder.stream()).until(lambda each: bool(each.events))
         wire.send(head(3), data(3, WAITING[0]))
         await wire.until(frames.DATA)
-        began = asyncio.get_running_loop().time()
+        assert counted.rests == 1
         for message in WAITING[1:]:
             wire.send(data(3, message), data(1, OBSERVED[1]))
             await wire.until(frames.DATA)
-        assert asyncio.get_running_loop().time() - began < 0.9
+        assert counted.rests == 1
 
 
-async def test_where_one_waited_for_an_answer_the_next_waits_for_no_rest() -> None:
+async def test_where_one_waited_for_an_answer_the_next_waits_for_no_rest(counted: type[Counted]) -> None:
     """The stream that waited is over; only one that nobody waits for is open."""
     recorder = Recorder()
     async with serving(recorder, rest_s=1.0) as transport, wired(transport) as wire:
@@ -156,36 +176,40 @@ async def test_where_one_waited_for_an_answer_the_next_waits_for_no_rest() -> No
         wire.send(head(3), data(3, OBSERVED[0]))
         await (await recorder.stream(1)).until(lambda each: bool(each.events))
         wire.send(frames.frame(frames.RST_STREAM, 0, 1, (8).to_bytes(4, "big")))
-        began = asyncio.get_running_loop().time()
         for number in (5, 7, 9):
             wire.send(data(3, OBSERVED[1]), head(number), data(number, WAITING[0]))
             await wire.until(frames.DATA)
-        assert asyncio.get_running_loop().time() - began < 0.9
+        assert counted.rests == 0
 
 
-async def test_heavy_traffic_is_read_without_rests() -> None:
-    """4 MB in reads that are large: a rest of a second after each would take a minute."""
+async def test_heavy_traffic_is_read_without_rests(counted: type[Counted]) -> None:
+    """4 MB in reads that are large: few may be small enough to rest after."""
     recorder = Recorder()
     async with serving(recorder, rest_s=1.0) as transport, wired(transport) as wire:
         wire.send(head(1), data(1, OBSERVED[0]))
         await (await recorder.stream()).until(lambda each: bool(each.events))
-        began = asyncio.get_running_loop().time()
+        reads, rests = counted.reads, counted.rests
         chunk = data(1, OBSERVED[1]) * 40_000
         for start in range(0, len(chunk), 200_000):
             wire.send(chunk[start : start + 200_000])
             await wire.writer.drain()
         await recorder.streams[0].until(lambda each: len(each.events) == 40_001)
-        assert asyncio.get_running_loop().time() - began < 8
+    assert counted.rests - rests <= (counted.reads - reads) // 2
 
 
 @pytest.mark.parametrize("observe", [True, False])
 async def test_a_deadline_that_passes_ends_the_rpc_on_both_sides(observe: bool) -> None:
+    """A deadline that passed before the server heard of the stream says nothing: then with a longer one."""
     recorder = Recorder()
     async with serving(recorder) as transport, Peer(transport.address) as peer:
         method: Method = peer.channel.stream_stream(PROCESS)
-        call = method(timeout=0.3)
-        await call.write(exchange(observe=observe)[0])
-        assert await status(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+        for timeout_s in (0.3, 3.0, 30.0):
+            call = method(timeout=timeout_s)
+            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                await call.write(exchange(observe=observe)[0])
+            assert await status(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+            if recorder.streams:
+                break
         stream = await recorder.stream()
         await stream.until(lambda each: bool(each.ends))
     assert stream.ends == [StreamEnd.CANCELLED]
@@ -198,14 +222,14 @@ async def test_the_server_keeps_a_deadline_that_its_peer_forgets() -> None:
         trailers = await wire.until(frames.HEADERS)
         assert trailers.flags & frames.END_STREAM
         await (await recorder.stream()).until(lambda each: each.ends == [StreamEnd.CANCELLED])
-        assert (await wire.ping()) < PING_TIMEOUT_S
+        await wire.ping()
 
 
 async def test_a_deadline_that_does_not_pass_changes_nothing() -> None:
     recorder = Recorder()
     async with serving(recorder) as transport, Peer(transport.address) as peer:
         method: Method = peer.channel.stream_stream(PROCESS)
-        call = method(timeout=30)
+        call = method(timeout=100)
         for message in exchange(observe=False):
             await call.write(message)
             assert await answer(call) is not None
