@@ -5,6 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from extproc.transport.address import TcpAddress
 from extproc.transport.http2.server import Http2Transport
 from tests.paths import needs
@@ -31,6 +33,7 @@ async def output_of(*command: str) -> str:
 
 
 @needs_go
+@pytest.mark.timeout(600)
 async def test_h2spec_passes_completely_and_skips_nothing(tmp_path: Path) -> None:
     """Generic and HPACK sections included."""
     program = tmp_path / "h2spec"
