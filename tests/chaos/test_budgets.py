@@ -36,6 +36,7 @@ from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record
 from ingest_client.spool.api import Checkpoint
 from tests.unit.extproc.transport.peer import Peer
+from tests.unit.ingest_client.delivery.patience import eventually
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -120,7 +121,7 @@ class Sidecar:
             async with Peer(served.address) as peer:
                 yield peer
         finally:
-            await served.stop(5)
+            await served.stop(30)
             await asyncio.wait_for(self.pipeline.drain(), 60)
             for task in running:
                 task.cancel()
@@ -179,7 +180,7 @@ async def _exchange(peer: Peer, request: list[bytes], response: list[bytes], *, 
         if not observe:
             answers += isinstance(await call.read(), bytes)
     await call.done_writing()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while isinstance(await call.read(), bytes):
             answers += 1
     return answers
@@ -263,12 +264,12 @@ async def test_a_request_waits_on_the_shelf_while_its_answer_comes(transport: st
             ProcessingRequest(request_body=HttpBody(end_of_stream=True), observability_mode=True),
         ):
             await call.write(message.SerializeToString())
-        async with asyncio.timeout(10):
-            while not sidecar.shelf.counters.shelved:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: sidecar.shelf.counters.shelved >= 1)
         assert sidecar.budget.used.bytes < 64 * KIB
-        await asyncio.sleep(1.5)  # a checkpoint reads it, and puts it back
-        assert sidecar.checkpointer.counters.written == 1
+        # A checkpoint reads it, and puts it back.
+        await eventually(lambda: sidecar.checkpointer.counters.written >= 1)
+        await eventually(lambda: sidecar.budget.used.bytes < 64 * KIB)
+        assert sidecar.shelf.counters.fetched >= 1
         for message in (
             ProcessingRequest(response_headers=RESPONSE_HEADERS, observability_mode=True),
             ProcessingRequest(
