@@ -1,12 +1,13 @@
 """The assembler: the same turn as here, and no turn lost when it dies."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ from tests.unit.extproc.playbook import (
     response_headers,
 )
 from tests.unit.extproc.test_pipeline import Rig
+from tests.unit.ingest_client.delivery.patience import eventually
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ LARGE: Final = b'{"model": "m", "messages": ["' + b"x" * 2 * LARGE_BYTES + b'"]}
 MIDDLE_S: Final = 1.0
 """CPU seconds after which an assembler has begun with its work, which takes longer."""
 
+SCHEDULED: Final = Path("/proc/thread-self/schedstat")
 HOSTILE: Final = b"{" + b"no json, and long to search. " * 500_000
 
 
@@ -81,7 +84,7 @@ async def _killed_in_the_middle(assembler: Assembler, times: int) -> Record | Ou
         assembler.assemble(captured(request_headers(), request(HOSTILE), *TURN[2:]), IDENTITY)
     )
     for death in range(times):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(200):
             while (
                 assembler.counters.started == death
                 or assembler.pid is None
@@ -89,13 +92,14 @@ async def _killed_in_the_middle(assembler: Assembler, times: int) -> Record | Ou
             ):
                 await asyncio.sleep(0.01)
         os.kill(assembler.pid, signal.SIGKILL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(200):
             while assembler.counters.deaths == death:
                 await asyncio.sleep(0.01)
     made, _ = await job
     return made
 
 
+@pytest.mark.timeout(300)
 async def test_an_assembler_that_is_killed_is_replaced_and_the_turn_comes_all_the_same(
     assembler: Assembler,
 ) -> None:
@@ -108,6 +112,7 @@ async def test_an_assembler_that_is_killed_is_replaced_and_the_turn_comes_all_th
     assert (assembler.counters.started, assembler.counters.deaths, assembler.counters.given_up) == (2, 1, 0)
 
 
+@pytest.mark.timeout(300)
 async def test_a_turn_that_assemblers_die_of_is_quarantined(assembler: Assembler) -> None:
     made = await _killed_in_the_middle(assembler, 2)
     assert isinstance(made, Record)
@@ -167,36 +172,58 @@ async def test_an_assembler_ends_with_its_worker(assembler: Assembler) -> None:
 
 
 async def test_a_drain_ends_in_time_and_the_assembler_with_it_in_the_middle_of_a_job() -> None:
-    """The turn that is not kept stays open in the books, for the next process to finish."""
+    """The turn that is not kept stays open in the books, for the next process to finish.
+
+    The job cannot end by itself: its assembler stands still.
+    """
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
     rig.conclude(request_headers(), request(HOSTILE), *TURN[2:])
     running = asyncio.ensure_future(rig.pipeline.run())
-    assert not await rig.pipeline.drain(0.7)
+    await eventually(lambda: rig.pipeline.assembler.pid is not None)
+    assert rig.pipeline.assembler.pid is not None
+    os.kill(rig.pipeline.assembler.pid, signal.SIGSTOP)
+    assert not await rig.pipeline.drain(0.2)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    began_s = time.monotonic()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.to_thread(rig.pipeline.assembler.stop)
         await asyncio.get_running_loop().shutdown_default_executor()
-    assert time.monotonic() - began_s < 5
     assert rig.pipeline.assembler.pid is None
-    assert rig.pipeline.assembler.counters.started <= 1
+    assert rig.pipeline.assembler.counters.started == 1
     assert (rig.ledger.open, rig.ledger.imbalance) == (1, 0)
+
+
+def _not_served_s() -> float:
+    """How long this thread could have run, but had no processor. Zero where the system does not say."""
+    if not SCHEDULED.exists():
+        return 0.0
+    return int(SCHEDULED.read_text().split()[1]) / 1e9
 
 
 async def _held_s(until: asyncio.Event) -> float:
     """The longest work of this process between two times that the loop came round, in CPU seconds: a machine
-    that others use too makes the time of day say more.
+    that others use too makes the time of day say more. While the loop waits for a processor, other threads of
+    the process do not hold it.
     """
     longest = 0.0
     while not until.is_set():
-        before = time.process_time()
+        worked, passed, waited = time.process_time(), time.monotonic(), _not_served_s()
         await asyncio.sleep(0.001)
-        longest = max(longest, time.process_time() - before)
+        worked, passed = time.process_time() - worked, time.monotonic() - passed
+        longest = max(longest, min(worked, passed - (_not_served_s() - waited)))
     return longest
 
 
-async def _held_until_finished_s(rig: Rig, within_s: float = 60.0) -> float:
+@pytest.fixture
+def own_heap() -> Iterator[None]:
+    """What the tests before this one left is no work of ours: a collection does not walk through it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+async def _held_until_finished_s(rig: Rig, within_s: float = 100.0) -> float:
     """The same while a rig works off everything."""
     done = asyncio.Event()
     held = asyncio.ensure_future(_held_s(done))
@@ -205,6 +232,7 @@ async def _held_until_finished_s(rig: Rig, within_s: float = 60.0) -> float:
     return await held
 
 
+@pytest.mark.usefixtures("own_heap")
 async def test_text_that_is_long_to_search_is_not_searched_here() -> None:
     """Bodies just under the size of a large turn that are no JSON, all ended together."""
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
@@ -217,6 +245,7 @@ async def test_text_that_is_long_to_search_is_not_searched_here() -> None:
     assert held_s < LONGEST_S
 
 
+@pytest.mark.usefixtures("own_heap")
 async def test_the_loop_comes_round_between_turns_that_take_milliseconds() -> None:
     """Each is small enough to be made here, but not all of them at once."""
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
@@ -227,6 +256,7 @@ async def test_the_loop_comes_round_between_turns_that_take_milliseconds() -> No
     assert held_s < LONGEST_S
 
 
+@pytest.mark.usefixtures("own_heap")
 async def test_the_loop_comes_round_between_many_small_turns_that_end_together() -> None:
     """As many as are kept at once: one by one each takes no millisecond, all of them a tenth of a second."""
     rig = Rig(PipelineLimits(max_turns=1000, max_bytes=1 << 30))
@@ -240,7 +270,7 @@ async def test_the_loop_comes_round_between_many_small_turns_that_end_together()
     for each in ended:
         rig.ledger.observe()
         rig.pipeline.conclude(each)
-    assert await rig.pipeline.drain(60.0)
+    assert await rig.pipeline.drain(100.0)
     done.set()
     running.cancel()
     assert rig.ledger.spooled == 2 * KEEPERS
@@ -268,11 +298,13 @@ DENSE: Final = b"[" + b"[]," * 5_000_000 + b"[]]"
         ),
     ],
 )
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("own_heap")
 async def test_large_bodies_do_not_hold_the_loop(events: tuple[Event, ...]) -> None:
     """Of 15 to 32 MB: the turn is kept, and the loop is never held for more than a tenth of a second."""
     rig = Rig(PipelineLimits(max_turns=100, max_bytes=1 << 30))
     rig.conclude(*events)
-    held_s = await _held_until_finished_s(rig, within_s=100.0)
+    held_s = await _held_until_finished_s(rig, within_s=250.0)
     await asyncio.to_thread(rig.pipeline.assembler.stop)
     assert len(rig.sink.records) == 1
     assert rig.pipeline.assembler.counters.jobs == 1
