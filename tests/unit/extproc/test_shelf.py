@@ -18,6 +18,7 @@ from extproc.budget import BASE_BYTES, Account, Budget
 from extproc.extents import BLOCK_BYTES, Extents
 from extproc.request_body import RequestBody
 from extproc.shelf import ON_THEIR_WAY_BYTES, Shelf, fetch
+from tests.unit.ingest_client.delivery.patience import eventually
 
 TEXT = b'{"messages": ["' + os.urandom(100_000).hex().encode() + b'"]}'
 
@@ -33,11 +34,17 @@ def body(account: Account | None = None, data: bytes = TEXT) -> RequestBody:
 
 async def put(shelf: Shelf, request: RequestBody) -> None:
     """Move it, and wait until that is done."""
-    shelf.put(request)
     before = shelf.counters.shelved + shelf.counters.packed
-    async with asyncio.timeout(10):
-        while shelf.counters.shelved + shelf.counters.packed == before:
-            await asyncio.sleep(0.005)
+    shelf.put(request)
+    await eventually(lambda: shelf.counters.shelved + shelf.counters.packed > before)
+
+
+async def nothing_lies_there(shelf: Shelf) -> None:
+    """Wait until the thread has done what it was given, and all room was given back."""
+    last = body()
+    await put(shelf, last)
+    last.drop()
+    await eventually(lambda: shelf.used_bytes == 0)
 
 
 def _open_files(folder: Path) -> list[os.stat_result]:
@@ -124,7 +131,7 @@ async def test_a_request_that_is_read_for_the_last_time_does_not_move_away(tmp_p
     shelf.put(request)
     request.pin()
     assert await fetch(request)
-    await asyncio.sleep(0.3)
+    await nothing_lies_there(shelf)
     assert request.joined() == TEXT
     assert request.place is None
     assert shelf.used_bytes == 0
@@ -136,7 +143,7 @@ async def test_a_request_that_is_dropped_meanwhile_stays_dropped(tmp_path: Path)
     request = body()
     shelf.put(request)
     request.drop()
-    await asyncio.sleep(0.3)
+    await nothing_lies_there(shelf)
     assert (request.place, request.joined(), shelf.used_bytes) == (None, b"", 0)
     shelf.close()
 
@@ -165,7 +172,7 @@ async def test_a_request_that_still_arrives_does_not_move(tmp_path: Path) -> Non
     request.append(TEXT)
     request.pack()
     shelf.put(request)
-    await asyncio.sleep(0.3)
+    await put(shelf, body())  # the thread has come so far, and the loop
     request.append(b"and more")
     request.ended()
     assert request.joined() == TEXT + b"and more"
@@ -215,7 +222,7 @@ async def test_what_is_free_at_the_end_of_the_file_goes_back_to_the_disk(tmp_pat
     assert requests[0].joined() == TEXT
     for request in requests:
         request.drop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _disk_bytes(tmp_path):
             await asyncio.sleep(0.005)
     shelf.close()
@@ -251,7 +258,7 @@ async def test_a_disk_that_hangs_holds_a_bounded_part_of_memory(
     real = os.pwrite
 
     def hanging(file: int, data: bytes, offset: int) -> int:
-        hangs.wait(30)
+        hangs.wait(100)
         return real(file, data, offset)
 
     monkeypatch.setattr(os, "pwrite", hanging)
@@ -271,7 +278,7 @@ async def test_a_disk_that_hangs_holds_a_bounded_part_of_memory(
     assert shelf.counters.waited == 100 - ON_THEIR_WAY_BYTES // (1 << 20)
     assert kept[1].in_memory
     hangs.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not shelf.counters.shelved:
             await asyncio.sleep(0.005)
     assert await fetch(kept[0])
@@ -294,9 +301,9 @@ def test_a_disk_that_hangs_does_not_hold_the_exit() -> None:
     """The process ends though its thread never comes back."""
     program = (
         "import time; from extproc.disk_thread import DiskThread; "
-        "t = DiskThread('x'); t.submit(lambda: time.sleep(60)); t.close()"
+        "t = DiskThread('x'); t.submit(lambda: time.sleep(3600)); t.close()"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40_000)), max_size=60))
