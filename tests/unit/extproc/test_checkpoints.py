@@ -337,13 +337,13 @@ async def test_all_that_a_crash_left_is_kept_once_though_it_is_more_than_may_wai
             turn_id=f"t{number}", tenant="a", started_at_ns=1, heartbeat_at_ns=1, body=b"x" * 100_000
         )
         assert await first.checkpoint(snapshot)
-    await first.close(5)
+    await first.close(60)
     for _ in range(2):
         spool = await Spool.open(tmp_path, settings, ledger=Ledger())
         checkpointer = Checkpointer(checkpoints=spool, sink=spool, name=str, clock=World().now)
         await checkpointer.sweep()
         assert spool.ledger == Ledger(observed=40, spooled=40)
-        await spool.close(5)
+        await spool.close(60)
 
 
 async def test_an_exchange_of_our_own_is_not_finished_by_the_sweep() -> None:

@@ -49,14 +49,14 @@ async def test_nothing_is_called_durable_while_the_disk_is_full(
     spool = await Spool.open(tmp_path)
     worker = worker_in(tmp_path)
     worker._spool = spool
-    await asyncio.wait_for(worker._commit(), 5)
+    await asyncio.wait_for(worker._commit(), 60)
     with monkeypatch.context() as full:
         full.setattr(Store, "note", disk_full)
         committing = asyncio.ensure_future(worker._commit())
         await asyncio.sleep(0.5)
         assert not committing.done()
-    await asyncio.wait_for(committing, 5)
-    await spool.close(5)
+    await asyncio.wait_for(committing, 60)
+    await spool.close(60)
 
 
 async def test_the_last_metrics_are_private_whatever_the_umask(tmp_path: Path) -> None:

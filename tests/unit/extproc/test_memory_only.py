@@ -28,7 +28,7 @@ async def test_a_stop_counts_what_was_in_memory_alone_as_lost_in_the_last_ledger
     assert (worker._ledger.open, worker._ledger.spooled) == (1, 3)
     stopping = asyncio.Event()
     stopping.set()
-    await asyncio.wait_for(worker.run(stopping, asyncio.Event()), 10)
+    await asyncio.wait_for(worker.run(stopping, asyncio.Event()), 60)
     assert worker._ledger == Ledger(observed=4, ended=Counter({Outcome.VOLUME_DISCARDED: 4}))
     (line,) = [each for each in caplog.records if "memory" in each.message]
     assert (line.levelname, vars(line)["volume_discarded"], vars(line)["ledger"]["imbalance"]) == (

@@ -126,7 +126,7 @@ async def test_a_quarantined_turn_is_counted_visible_and_never_sent_by_itself(
         assert ledger.ended == {Outcome.MARSHAL_ERROR: 1}
         assert (ledger.open, ledger.imbalance) == (0, 0)
     finally:
-        await spool.close(5)
+        await spool.close(60)
 
 
 # -- what could not be decoded or reduced -----------------------------------------
@@ -291,4 +291,4 @@ async def _with_spool(root: Path, records: Sequence[Record]) -> list[Claimed]:
             assert await spool.keep(record) == Kept()
         return await spool.claim(10, 1 << 30, 2**62, per_tenant=10)
     finally:
-        await spool.close(5)
+        await spool.close(60)

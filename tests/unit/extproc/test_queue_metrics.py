@@ -27,7 +27,7 @@ async def test_a_turn_that_waits_is_seen_and_so_is_its_endpoint(tmp_path: Path) 
     registry.register(DeliveryMetrics(Delivery(spool, settings, SystemClock(), random.random)))
     await spool.keep(Record(turn_id="t", tenant="a", body=b"{}", created_at_ns=5_000_000_000))
     page = generate_latest(registry).decode()
-    await spool.close(5)
+    await spool.close(60)
     for line in (
         "steno_spool_turns 1.0",
         "steno_spool_disk_trouble 0.0",

@@ -67,7 +67,7 @@ class Rig:
         ):
             assert isinstance(event, Headers | Body)
             stream.receive(event)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.shelf.counters.shelved:
                 await asyncio.sleep(0.005)
         if written_down:
@@ -79,7 +79,7 @@ class Rig:
         assert isinstance(end, Body)
         stream.receive(end)
         running = asyncio.ensure_future(self.pipeline.run())
-        assert await self.pipeline.drain(10)
+        assert await self.pipeline.drain(60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert self.shelf.counters.lost == 1
@@ -104,4 +104,4 @@ async def test_what_was_written_down_becomes_the_turn(written_down: bool, tmp_pa
         (kept,) = await spool.claim(1, 1 << 30, rig.now().wall_ns, per_tenant=1)
         meta = json.loads(kept.body)["meta"]
         assert (meta["interrupted"], meta["partial"]) == (True, True)
-    await spool.close(5)
+    await spool.close(60)
