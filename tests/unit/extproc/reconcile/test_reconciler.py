@@ -92,8 +92,14 @@ async def settle(reconciler: Reconciler) -> None:
     """Let the grace pass, and tick twice: to decide, and to hear the worker's answer."""
     await asyncio.sleep(GRACE_S * 2)
     reconciler.tick()
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     reconciler.tick()
+
+
+async def lines_are_read() -> None:
+    """Let whoever follows a worker begin, and read what there is: it waits for nothing but the loop."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 async def test_what_a_worker_saw_is_matched_and_what_nobody_saw_is_counted_by_it(
@@ -101,7 +107,7 @@ async def test_what_a_worker_saw_is_matched_and_what_nobody_saw_is_counted_by_it
 ) -> None:
     worker = StubWorker(reconciler)
     worker.write(Begun(1, "seen", time.time_ns()), Ended(1, "", True, 200, 20))
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     await send(reconciler, message(served("seen"), served("lost")), message(served("x", path="/v1/models")))
     await settle(reconciler)
     assert worker.orders == [Missed(1)]
@@ -128,7 +134,7 @@ async def test_what_envoy_says_of_a_turn_is_found_by_its_id(
     caplog.set_level(logging.DEBUG, "extproc.reconcile.reconciler")
     worker = StubWorker(reconciler)
     worker.write(Begun(1, "left", time.time_ns()), Ended(1, "", True, 200, 20, "turn-1"))
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     aborted = served("left")
     aborted.common_properties.response_flags.downstream_connection_termination = True
     await send(reconciler, message(aborted))
@@ -151,13 +157,13 @@ async def test_what_envoy_says_of_a_turn_is_found_by_its_id(
 
 async def test_what_a_dying_worker_did_not_confirm_is_counted_by_the_next(reconciler: Reconciler) -> None:
     first = StubWorker(reconciler, confirms=False)
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     await send(reconciler, message(served("lost")))
     await settle(reconciler)
     assert first.orders == [Missed(1)]
     await first.die(b'{"type":"begun","num')
     second = StubWorker(reconciler)
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     await settle(reconciler)
     assert second.orders == [Missed(1)]
     assert reconciler.state()["uncounted"] == 0
@@ -173,7 +179,7 @@ async def test_what_waits_at_a_stop_is_decided_and_owed_to_the_next_start(tmp_pa
     second = make(tmp_path)
     await second.start()
     worker = StubWorker(second)
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     second.tick()
     assert worker.orders == [Missed(1)]
     await worker.die()
@@ -204,9 +210,9 @@ async def test_an_unreadable_message_is_counted_and_the_stream_goes_on(reconcile
 async def test_a_line_that_never_ends_is_counted_and_skipped(reconciler: Reconciler) -> None:
     worker = StubWorker(reconciler)
     worker.lines.feed_data(b"x" * 200_000 + b"\n")
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     worker.write(Begun(1, "seen", time.time_ns()))
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     assert reconciler.state()["waiting_exchanges"] == 1
     await worker.die()
 
@@ -226,7 +232,7 @@ async def test_a_fault_of_our_own_is_counted_and_stays_in_the_accounting(
         worker.write(Begun(1, "a", time.time_ns()))
         await send(reconciler, message(served("a")))
     worker.write(Begun(2, "b", time.time_ns()))
-    await asyncio.sleep(0.01)
+    await lines_are_read()
     assert "steno_access_log_faults_total 2.0" in reconciler.metrics().decode()
     assert [each.message for each in caplog.records] == ["reconciliation failed; capture goes on"] * 2
     assert reconciler.state()["waiting_exchanges"] == 1
