@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from bench.envoy import MARKS, Report, chunks_of, inserted, merged, percentile, verdict
 from bench.envoy_clients import Times
 from bench.envoy_rig import Measured, Way
 from tests.paths import PROJECT
 
 
+@pytest.mark.timeout(600)
 async def test_every_way_through_envoy_is_timed_and_reported(tmp_path: Path) -> None:
     drawing = tmp_path / "plot.svg"
     process = await asyncio.create_subprocess_exec(

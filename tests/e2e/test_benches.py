@@ -15,6 +15,7 @@ ROWS = {
 }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("module", ROWS)
 async def test_a_bench_runs_in_its_short_form_and_prints_its_table(module: str) -> None:
     more = ["--transport=http2"] if module == "bench.memory" else []
@@ -25,7 +26,7 @@ async def test_a_bench_runs_in_its_short_form_and_prints_its_table(module: str) 
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await asyncio.wait_for(process.communicate(), 120)
+        output, errors = await asyncio.wait_for(process.communicate(), 540)
     finally:
         if process.returncode is None:
             process.terminate()  # it ends what it has started
