@@ -68,6 +68,7 @@ async def test_envoy_takes_every_kind_of_printed_configuration(
     assert await validated(file) == ""
 
 
+@pytest.mark.timeout(300)
 async def test_the_printed_configuration_carries_traffic_to_two_workers(
     provider: Upstream, ingest: Ingest, short_tmp: Path, tmp_path: Path, logs: list[Path]
 ) -> None:
@@ -92,7 +93,7 @@ async def test_the_printed_configuration_carries_traffic_to_two_workers(
             assert (reply.complete, reply.body) == (True, b"".join(frames(PATH, script)))
         ledgers: list[dict[str, int]] = []
         matched = 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while min(sum(each["delivered"] for each in ledgers), matched) < EXCHANGES:
                 await asyncio.sleep(0.1)
                 state = await get_json(f"{steno.admin}/state")

@@ -4,6 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import free_ports
 from tests.e2e.harness.services import Service, Sidecar
 
@@ -38,10 +40,11 @@ async def test_a_taken_admin_port_is_named_and_refused(steno: Sidecar, short_tmp
     assert "Traceback" not in log
 
 
+@pytest.mark.timeout(300)
 async def test_the_demo_ends_well_only_when_what_was_stored_is_what_was_received() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "steno", "up", "--once", stdout=asyncio.subprocess.PIPE
     )
-    shown, _ = await asyncio.wait_for(process.communicate(), 90)
+    shown, _ = await asyncio.wait_for(process.communicate(), 240)
     assert process.returncode == 0
     assert shown.decode().count("the same text, to the byte") == 2

@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from extproc.transport.address import UnixAddress
 from tests.e2e.conftest import StartEnvoy, free_ports
 from tests.e2e.harness.client import fetch
@@ -38,6 +40,7 @@ async def _delivered(steno: Sidecar, count: int) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.timeout(300)
 async def test_two_workers_share_the_streams_and_a_dead_one_comes_back(
     start_envoy: StartEnvoy, provider: Upstream, ingest: Ingest, short_tmp: Path, logs: list[Path]
 ) -> None:
