@@ -42,7 +42,7 @@ async def test_turns_arrive_and_no_byte_changes(
         await steno.stop()
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 async def test_sixty_idle_seconds_behind_a_keepalive_of_one_second_lose_nothing(
     start_envoy: StartEnvoy, ingest: Ingest, short_tmp: Path, logs: list[Path]
 ) -> None:
@@ -54,7 +54,7 @@ async def test_sixty_idle_seconds_behind_a_keepalive_of_one_second_lose_nothing(
     try:
         envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", port)])
         silent = Script(chunks=6, pause_at=3, pause_s=60)
-        reply = await fetch(envoy.port, PATH, message_request(stream=True), silent, timeout_s=90)
+        reply = await fetch(envoy.port, PATH, message_request(stream=True), silent, timeout_s=180)
         assert (reply.complete, reply.body) == (True, b"".join(frames(PATH, silent)))
         ledger = await steno.settled(1)
         assert (ledger["observed"], ledger["delivered"]) == (1, 1)
