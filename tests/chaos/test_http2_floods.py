@@ -1,7 +1,8 @@
 """T20: floods at the gRPC port cost their own connection, and nobody else anything.
 
 The attacks of ``tests.chaos.floods`` at once, on one server, for ``STENO_T20_SECONDS``
-(10), beside a user who does no harm. Attackers, server and user have a process each. The
+(10), beside a user who does no harm. Attackers, server and user have a process each, and so
+has a server that nobody floods: how long its user waits is the machine's part. The
 http2 transport ends every attacker's connection with the reason, and counts it. gRPC's own
 server ends next to none; of it is asked what it can do.
 """
@@ -33,7 +34,9 @@ SECONDS = float(os.environ.get("STENO_T20_SECONDS", "10"))
 # gRPC bounds no backlog: 5 to 42 MiB/s were seen, by how fast the attackers were.
 GRPCIO_GROWTH_BYTES_PER_S = 100 << 20
 LONGEST_S = 3.0
+"""So much longer than elsewhere at most."""
 RECOVERY_S = 120.0
+IDLE_CPU_S = 0.5
 MIB = 1 << 20
 
 
@@ -85,22 +88,25 @@ async def one_exchange(peer: Peer) -> float:
 
 
 class Beside(NamedTuple):
-    """What was seen while the floods came."""
+    """What was seen while the floods came. ``elsewhere_s``: exchanges with a server that nobody floods."""
 
     took_s: list[float]
+    elsewhere_s: list[float]
     rss_bytes: int
 
 
-async def user(peer: Peer | None, server: psutil.Process, flooding: "asyncio.Future[Any]") -> Beside:
+async def user(
+    peer: Peer | None, elsewhere: Peer, server: psutil.Process, flooding: "asyncio.Future[Any]"
+) -> Beside:
     """Exchange after exchange, if there is a user, until the floods are over."""
-    took_s: list[float] = []
-    rss_bytes = 0
+    seen = Beside([], [], 0)
     while not flooding.done():
         if peer is not None:
-            took_s.append(await one_exchange(peer))
-        rss_bytes = max(rss_bytes, server.memory_info().rss)
+            seen.took_s.append(await one_exchange(peer))
+            seen.elsewhere_s.append(await one_exchange(elsewhere))
+        seen = seen._replace(rss_bytes=max(seen.rss_bytes, server.memory_info().rss))
         await asyncio.sleep(0.02)
-    return Beside(took_s, rss_bytes)
+    return seen
 
 
 class Flooded(NamedTuple):
@@ -115,24 +121,30 @@ class Flooded(NamedTuple):
 
 async def flooded(transport: str, attacks: Sequence[str], *, user_beside: bool) -> Flooded:
     """Flood a server of its own, and look at it while that lasts and afterwards."""
-    async with running("tests.chaos.flooded", transport, quiet=True) as server:
-        port = int(await server.line())
-        async with Peer(TcpAddress("127.0.0.1", port)) as peer:
+    async with (
+        running("tests.chaos.flooded", transport, quiet=True) as server,
+        running("tests.chaos.flooded", transport, quiet=True) as another,
+    ):
+        port, other_port = int(await server.line()), int(await another.line())
+        async with (
+            Peer(TcpAddress("127.0.0.1", port)) as peer,
+            Peer(TcpAddress("127.0.0.1", other_port)) as elsewhere,
+        ):
             alone_s = [await one_exchange(peer) for _ in range(50)]
             before_bytes, before_s = server.seen.memory_info().rss, cpu_s(server)
             async with running("tests.chaos.floods", str(port), str(SECONDS), *attacks) as attackers:
                 flooding = asyncio.ensure_future(attackers.report())
-                beside = await user(peer if user_beside else None, server.seen, flooding)
+                beside = await user(peer if user_beside else None, elsewhere, server.seen, flooding)
                 told = await flooding
             spent_s = cpu_s(server) - before_s
         recovered_s, idle_cpu_s = await recovery(server, port)
         counted = await server.report()
     took_s = beside.took_s or [0.0]
     _log.info(
-        "T20 %s, %.0f s of %s: %d exchanges beside, p50 %.1f ms, longest %.0f ms (alone p50 %.1f ms); RSS %+.0f MiB"
+        "T20 %s, %.0f s of %s: %d exchanges beside, p50 %.1f ms, longest %.0f ms (elsewhere %.0f ms, alone p50 %.1f ms); RSS %+.0f MiB"
         " at most; %.1f s of CPU; serves %.1f s after, %.2f s of CPU in an idle second",
         transport, SECONDS, ", ".join(attacks), len(beside.took_s), 1e3 * statistics.median(took_s),
-        1e3 * max(took_s), 1e3 * statistics.median(alone_s), (beside.rss_bytes - before_bytes) / MIB, spent_s,
+        1e3 * max(took_s), 1e3 * max(beside.elsewhere_s, default=0.0), 1e3 * statistics.median(alone_s), (beside.rss_bytes - before_bytes) / MIB, spent_s,
         recovered_s, idle_cpu_s,
     )  # fmt: skip
     for name, each in told.items():
@@ -141,7 +153,9 @@ async def flooded(transport: str, attacks: Sequence[str], *, user_beside: bool) 
 
 
 async def recovery(server: Python, port: int) -> tuple[float, float]:
-    """How long it takes until somebody new is served, and the CPU of a second after that."""
+    """How long it takes until somebody new is served, and the CPU of a second once nothing lingers: of the
+    first that is idle, or else the last looked at.
+    """
     began = asyncio.get_running_loop().time()
     async with asyncio.timeout(RECOVERY_S):
         while True:
@@ -152,10 +166,13 @@ async def recovery(server: Python, port: int) -> tuple[float, float]:
                     await one_exchange(peer)
                     break
     took_s = asyncio.get_running_loop().time() - began
-    await asyncio.sleep(1.5)  # for what still lingers
-    before_s = cpu_s(server)
-    await asyncio.sleep(1.0)
-    return took_s, cpu_s(server) - before_s
+    idle_s = IDLE_CPU_S
+    for _ in range(20):
+        before_s = cpu_s(server)
+        await asyncio.sleep(1.0)
+        if (idle_s := cpu_s(server) - before_s) < IDLE_CPU_S:
+            break
+    return took_s, idle_s
 
 
 def cpu_s(server: Python) -> float:
@@ -164,13 +181,13 @@ def cpu_s(server: Python) -> float:
     return times.user + times.system
 
 
-@pytest.mark.timeout(90 + 2 * SECONDS)
+@pytest.mark.timeout(300 + 2 * SECONDS)
 async def test_floods_at_http2_end_their_own_connections_and_are_counted() -> None:
     """All at once. Memory stays in its budget, the user is served, nothing stays behind, each reason is told."""
     seen = await flooded("http2", list(ATTACKS), user_beside=True)
-    assert max(seen.beside.took_s) < LONGEST_S
+    assert max(seen.beside.took_s) < LONGEST_S + max(seen.beside.elsewhere_s)
     assert seen.growth_bytes < Limits().process_bytes + (64 << 20)
-    assert seen.idle_cpu_s < 0.5
+    assert seen.idle_cpu_s < IDLE_CPU_S
     assert seen.counted["streams_open"] == 0
     check_reasons(seen.attacks, seen.counted["metrics"])
 
@@ -181,16 +198,16 @@ async def test_floods_at_http2_end_their_own_connections_and_are_counted() -> No
 BEYOND_GRPCIO = ("rapid reset", "continuation", "unknown frames")
 
 
-@pytest.mark.timeout(120 + 2 * SECONDS)
+@pytest.mark.timeout(300 + 2 * SECONDS)
 async def test_most_floods_at_grpcio_do_not_hold_up_a_user() -> None:
     """gRPC answers them without an end of the connection; its memory grows, but slowly."""
     seen = await flooded("grpcio", [name for name in ATTACKS if name not in BEYOND_GRPCIO], user_beside=True)
-    assert max(seen.beside.took_s) < LONGEST_S
+    assert max(seen.beside.took_s) < LONGEST_S + max(seen.beside.elsewhere_s)
     assert seen.growth_bytes < GRPCIO_GROWTH_BYTES_PER_S * SECONDS
     assert seen.counted["streams_open"] == 0
 
 
-@pytest.mark.timeout(120 + 2 * SECONDS + RECOVERY_S)
+@pytest.mark.timeout(300 + 2 * SECONDS + RECOVERY_S)
 async def test_what_grpcio_cannot_fend_off_is_over_when_the_attacker_leaves() -> None:
     """Where gRPC does not allow more: users wait while it lasts, and are served again after it."""
     seen = await flooded("grpcio", BEYOND_GRPCIO, user_beside=False)
