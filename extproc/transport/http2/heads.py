@@ -111,13 +111,14 @@ def _block(*fields: tuple[str, str]) -> bytes:
 
 _GRPC = ((":status", "200"), ("content-type", "application/grpc"))
 ANSWER_BLOCK = _block(*_GRPC)
-_OK_BLOCK = _block(("grpc-status", "0"))
+_OK_BLOCKS = {True: _block(("grpc-status", "0")), False: _block(*_GRPC, ("grpc-status", "0"))}
+"""The ends of RPCs that went well, by whether an answer was sent before: nearly all of them."""
 
 
 def trailers_block(status: Status, why: str, *, answered: bool) -> bytes:
     """The fields that end an RPC; with the answer's own where none was sent before."""
-    if status is Status.OK and answered:
-        return _OK_BLOCK
+    if status is Status.OK and not why:
+        return _OK_BLOCKS[answered]
     fields = () if answered else _GRPC
     message = (("grpc-message", quote(why, safe=" ,.;:'()/")),) if why else ()
     return _block(*fields, ("grpc-status", str(int(status))), *message)
