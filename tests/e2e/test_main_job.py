@@ -16,6 +16,8 @@ from tests.e2e.harness.services import Ingest, Sidecar
 from tests.e2e.harness.upstream import Upstream
 
 EXCHANGES = 100
+# Envoy keeps the capture stream of an exchange that broke off for so long.
+CUT_SHORT = Settings(deferred_close_s=3.0, keepalive_timeout_s=20.0)
 ANTHROPIC, OPENAI = "/v1/messages", "/v1/chat/completions"
 
 
@@ -95,7 +97,7 @@ async def test_a_stream_without_its_end_is_stored_as_far_as_it_came(
     start_envoy: StartEnvoy, provider: Upstream, steno: Sidecar, ingest: Ingest, leave: str
 ) -> None:
     sidecar = [TcpAddress("127.0.0.1", steno.port)]
-    envoy = await start_envoy(Mode.OBSERVE, sidecar=sidecar, settings=Settings(deferred_close_s=1.0))
+    envoy = await start_envoy(Mode.OBSERVE, sidecar=sidecar, settings=CUT_SHORT)
     cut = Script(chunks=40, delay_s=0.02)
     if leave == "upstream reset":
         cut = Script(chunks=40, delay_s=0.02, reset_after=10)
@@ -110,13 +112,14 @@ async def test_a_stream_without_its_end_is_stored_as_far_as_it_came(
     assert len(provider.served) == 1
 
 
+@pytest.mark.timeout(300)
 async def test_sixty_idle_seconds_in_a_stream_cost_nothing(
     start_envoy: StartEnvoy, steno: Sidecar, ingest: Ingest
 ) -> None:
     """Envoy pings the sidecar every second meanwhile: gRPC must not call that abuse."""
     envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", steno.port)])
     silent = Script(chunks=6, pause_at=3, pause_s=60)
-    reply = await fetch(envoy.port, ANTHROPIC, message_request(stream=True), silent, timeout_s=90)
+    reply = await fetch(envoy.port, ANTHROPIC, message_request(stream=True), silent, timeout_s=180)
     assert (reply.complete, reply.body) == (True, b"".join(frames(ANTHROPIC, silent)))
     ledger = await steno.settled(1)
     assert (ledger["observed"], ledger["delivered"]) == (1, 1)
@@ -133,7 +136,8 @@ async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody
     """Delays are compared with two runs without the sidecar: their spread is the yardstick.
 
     One of the two goes beside the run that is measured, so that what else the machine
-    does at that moment counts in both.
+    does at that moment counts in both. The two have an Envoy each, which a busy machine may let wait
+    one after the other: what passes for no delay is a little less than anything that Envoy waits for.
     """
     envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", steno.port)])
     without = await start_envoy(None)
@@ -144,7 +148,7 @@ async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody
         _after(0.6, steno.kill_everything if victim == "sidecar" else ingest.kill),
     )
     ends = [reply.times_s[-1] for reply in (*before, *beside)]
-    spread = max(_TICK_S, max(ends) - min(ends))
+    spread = max(_NO_DELAY_S, max(ends) - min(ends))
     for number, reply in enumerate(replies):
         whole = b"".join(frames(path(number), script(number, delay_s=0.05, chunks=24)))
         assert (reply.complete, reply.body) == (True, whole)
@@ -153,7 +157,7 @@ async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody
 
 
 _AT_ONCE = 20
-_TICK_S = 0.05  # one frame's pause: what two busy cores may cost a timer; a stall would be seconds
+_NO_DELAY_S = 0.4  # Envoy's shortest time-out of the sidecar, that of a connection, is half a second
 
 
 async def _run(port: int) -> list[Reply]:
