@@ -34,7 +34,7 @@ from tests.e2e.harness.services import Ingest, Sidecar
 
 CHUNKS = 36
 # Envoy keeps the capture stream of an exchange that broke off for so long.
-QUICK = Settings(deferred_close_s=1.0)
+QUICK = Settings(deferred_close_s=3.0, keepalive_timeout_s=20.0)
 FOR_EVER_S = 60.0
 
 
@@ -98,7 +98,7 @@ class Rig:
 
     async def turns(self, count: int) -> dict[str, dict[str, Any]]:
         """Ingest's turns by their questions, once it has so many."""
-        async with asyncio.timeout(30), httpx.AsyncClient(timeout=10) as client:
+        async with asyncio.timeout(60), httpx.AsyncClient(timeout=30) as client:
             while True:
                 answer = await client.get(f"{self.ingest.url}/v1/export", params={"tenant": "default"})
                 found = [json.loads(line) for line in answer.raise_for_status().text.splitlines()]
