@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from extproc.transport.address import Address, TcpAddress, UnixAddress
 from extproc.transport.grpcio import GrpcioTransport
 from tests.e2e.conftest import StartEnvoy
 from tests.e2e.harness.client import Reply, fetch
-from tests.e2e.harness.envoy import REPLYING, SHIPPED, Mode, Settings
+from tests.e2e.harness.envoy import PATIENT, REPLYING, SHIPPED, Mode, Settings
 from tests.e2e.harness.ledger import Ledger
 from tests.e2e.harness.provider import Script, chat_request, frames, message_request
 from tests.e2e.harness.upstream import Upstream
@@ -117,7 +118,9 @@ async def test_bytes_pass_in_every_mode_and_the_sidecar_sees_the_same(
 async def test_trailers_of_both_sides_pass_and_are_seen(
     start_envoy: StartEnvoy, provider: Upstream, recorder: Recorder, recording: GrpcioTransport, mode: Mode
 ) -> None:
-    envoy = await start_envoy(mode, sidecar=[recording.address], settings=Settings(http1_trailers=True))
+    envoy = await start_envoy(
+        mode, sidecar=[recording.address], settings=replace(PATIENT, http1_trailers=True)
+    )
     request = message_request(stream=True)
     reply = await fetch(
         envoy.port,
@@ -163,11 +166,10 @@ async def test_a_gzip_stream_stays_compressed_and_flows(
     start_envoy: StartEnvoy, provider: Upstream, recorder: Recorder, recording: GrpcioTransport, mode: Mode
 ) -> None:
     envoy = await start_envoy(mode, sidecar=[recording.address])
-    script = Script(gzip=True, delay_s=0.02)
+    script = Script(gzip=True, pause_at=6, pause_s=2)
     reply = await fetch(envoy.port, "/v1/messages", message_request(stream=True), script)
     assert gzip.decompress(reply.body) == b"".join(frames("/v1/messages", script))
-    assert len(reply.pieces) > 5
-    assert reply.times_s[-1] - reply.times_s[0] > 0.1
+    assert reply.times_s[-1] - reply.times_s[0] > 1, "what was there before the pause came before it"
     assert body_of(await recorded(recorder), Side.RESPONSE) == provider.served[0].sent
 
 
@@ -193,7 +195,9 @@ async def test_a_client_that_leaves_ends_the_exchange_without_its_end(
     start_envoy: StartEnvoy, recorder: Recorder, recording: GrpcioTransport
 ) -> None:
     envoy = await start_envoy(
-        Mode.OBSERVE, sidecar=[recording.address], settings=Settings(deferred_close_s=1.0)
+        Mode.OBSERVE,
+        sidecar=[recording.address],
+        settings=Settings(deferred_close_s=3.0, keepalive_timeout_s=20.0),
     )
     script = Script(chunks=200, delay_s=0.02)
     reply = await fetch(envoy.port, "/v1/messages", message_request(stream=True), script, leave_after=3)
@@ -209,7 +213,7 @@ async def test_an_answer_before_the_request_has_ended_arrives_in_order(
 ) -> None:
     envoy = await start_envoy(Mode.OBSERVE, sidecar=[recording.address])
     reply = await fetch(
-        envoy.port, "/v1/messages", [b"x" * 1000] * 500, Script(status=401, early=True), timeout_s=20
+        envoy.port, "/v1/messages", [b"x" * 1000] * 500, Script(status=401, early=True), timeout_s=60
     )
     assert reply.status == 401
     stream = await recorder.stream()
@@ -265,9 +269,8 @@ async def test_without_a_sidecar_users_are_served_all_the_same(
     envoy = await start_envoy(mode, sidecar=[TcpAddress("127.0.0.1", 9)])
     reply = await fetch(envoy.port, "/v1/messages", message_request(stream=True))
     assert (reply.status, reply.complete, reply.body) == (200, True, provider.served[0].sent)
-    assert await envoy.stats("ext_proc.steno.failure_mode_allowed") == {
-        "http.llm.ext_proc.steno.failure_mode_allowed": 1
-    }
+    # Nobody waits for the sidecar where it only observes: the answer may be there before the failure.
+    await envoy.until_stat("http.llm.ext_proc.steno.failure_mode_allowed", 1)
 
 
 async def test_the_ledger_has_every_request_and_tells_endings_apart(
@@ -309,13 +312,13 @@ async def test_a_hundred_concurrent_streams_are_each_seen_whole(
     }
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 async def test_sixty_idle_seconds_behind_a_keepalive_of_one_second_lose_nothing(
     start_envoy: StartEnvoy, provider: Upstream, recorder: Recorder, recording: GrpcioTransport
 ) -> None:
     envoy = await start_envoy(Mode.OBSERVE, sidecar=[recording.address])
     script = Script(pause_at=5, pause_s=60)
-    reply = await fetch(envoy.port, "/v1/messages", message_request(stream=True), script, timeout_s=120)
+    reply = await fetch(envoy.port, "/v1/messages", message_request(stream=True), script, timeout_s=180)
     assert reply.complete
     seen = await recorded(recorder)
     assert body_of(seen, Side.RESPONSE) == provider.served[0].sent == reply.body
