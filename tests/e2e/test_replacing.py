@@ -20,6 +20,8 @@ from tests.e2e.harness.envoy import Envoy, Mode
 from tests.e2e.harness.provider import Script, answer_text, frames, message_request
 from tests.e2e.harness.services import Ingest, Service, Sidecar, get_json
 
+pytestmark = pytest.mark.timeout(300)
+
 PATH = "/v1/messages"
 SHORT = Script(chunks=5, delay_s=0.005)
 LONG = Script(chunks=20, delay_s=0.1)
@@ -83,7 +85,7 @@ class Stack:
         )
 
     async def until(
-        self, condition: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 60.0
+        self, condition: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 90.0
     ) -> list[dict[str, Any]]:
         """The workers, once they are so."""
         async with asyncio.timeout(timeout_s):
@@ -91,7 +93,7 @@ class Stack:
                 await asyncio.sleep(0.05)
         return workers
 
-    async def balance(self, observed: int, timeout_s: float = 40.0) -> dict[str, int]:
+    async def balance(self, observed: int, timeout_s: float = 90.0) -> dict[str, int]:
         """The sum of the workers' ledgers, once so many were observed and none is on its way."""
         total: dict[str, int] = {}
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -113,7 +115,7 @@ class Stack:
     async def verdicts(self, matched: int) -> dict[str, int]:
         """What became of the requests in Envoy's access log, once so many were matched; without zeros."""
         entries: dict[str, int] = {}
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while entries.get("matched", 0) < matched:
                 await asyncio.sleep(0.1)
                 entries = (await get_json(f"{self.steno.admin}/state"))["access_log"]["entries"]
@@ -152,7 +154,7 @@ def free_pair() -> int:
 
 async def page(url: str) -> str:
     """A page of text."""
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         return (await client.get(url)).text
 
 
@@ -199,7 +201,7 @@ def run(start_envoy: StartEnvoy, ingest: Ingest, short_tmp: Path, logs: list[Pat
     return running
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("transport", "kind", "workers"),
     [("grpcio", "tcp", 1), ("grpcio", "unix", 2), ("http2", "tcp", 2), ("http2", "unix", 1)],
@@ -225,7 +227,7 @@ async def test_every_turn_arrives_whole_while_all_workers_are_replaced_again_and
         assert await stack.texts() == sorted(answer_text(script) for script, _ in traffic.asked)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", ["old", "new"])
 async def test_a_kill_in_the_middle_of_a_handover_harms_no_user_and_leaves_no_turn_unnamed(
     run: Run, short_tmp: Path, victim: str
@@ -248,8 +250,8 @@ async def test_a_kill_in_the_middle_of_a_handover_harms_no_user_and_leaves_no_tu
         count = await traffic.unharmed()
         (worker,) = await stack.workers()
         assert worker["generation"] == (3 if victim == "new" else 2)
-        balance = await stack.balance(count, timeout_s=120)
-        outcomes = (await stack.workers())[0]["state"]["ledger"]["outcomes"]
+        balance = await stack.balance(count, timeout_s=180)
+        outcomes = (await stack.steno.ledger())["outcomes"]
         assert set(outcomes) <= {"crash", "not_seen"}
         # A commit whose line to the supervisor the kill cut off counts twice; never is one unnamed.
         assert balance["observed"] - count in range(3)
@@ -269,7 +271,7 @@ async def test_settings_that_cannot_be_used_leave_everything_as_it_is(run: Run, 
         ):
             file.write_text(text)
             os.kill(stack.steno.pid, signal.SIGHUP)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while refusal not in stack.steno.log.read_text():
                     await asyncio.sleep(0.05)
         metrics = await page(f"{stack.steno.admin}/metrics")
@@ -289,7 +291,7 @@ async def test_where_a_new_process_does_not_start_the_old_one_goes_on(run: Run, 
         before = [worker["pid"] for worker in await stack.workers()]
         file.write_text(f"extproc: {{tls_cert_file: {broken}, tls_key_file: {broken}}}\n")
         os.kill(stack.steno.pid, signal.SIGHUP)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while 'steno_replacements_total{result="failed"} 1' not in await page(
                 f"{stack.steno.admin}/metrics"
             ):
