@@ -130,7 +130,7 @@ def _assert_all_accounted(verdicts: dict[str, int], ledger: dict[str, Any], serv
 # -- small streams -------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("transport", ["grpcio", "http2"])
 async def test_small_streams_do_not_feel_a_frozen_sidecar(
     transport: str, short_tmp: Path, logs: list[Path], ingest: Ingest
@@ -202,7 +202,7 @@ SIZE_BYTES = 60 * MB
 EACH_WAY = 2
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("transport", ["grpcio", "http2"])
 async def test_large_bodies_wait_for_a_frozen_sidecar_no_longer_than_the_keepalive(
     transport: str, short_tmp: Path, logs: list[Path], ingest: Ingest
