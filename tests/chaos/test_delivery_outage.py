@@ -57,7 +57,7 @@ def port() -> Generator[int]:
         yield kept
 
 
-@pytest.mark.timeout(60 + OUTAGE_TURNS // 100)
+@pytest.mark.timeout(240 + OUTAGE_TURNS // 100)
 async def test_an_outage_loses_nothing_costs_little_memory_and_is_made_up_for_quickly(
     tmp_path: Path, port: int
 ) -> None:
