@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import apsw
+import pytest
 
 from capture.outcomes import Outcome, State
 from extproc.captured import Captured, Instant
@@ -58,6 +59,7 @@ async def _worst_lag(until: asyncio.Event) -> float:
     return worst
 
 
+@pytest.mark.timeout(300)
 async def test_a_slow_disk_never_stops_reading(tmp_path: Path) -> None:
     """The reader takes message after message; what the budgets have no room for is counted as lost. Times
     are without those in which the machine ran others.
