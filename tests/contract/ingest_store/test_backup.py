@@ -279,12 +279,15 @@ async def test_a_backup_under_load_is_one_moment_and_holds_up_nobody(tmp_path: P
     numbers = iter(range(1 << 30))
     acknowledged: list[str] = []
     during: list[str] = []
-    copying = threading.Event()
+    copying, went_on = threading.Event(), threading.Event()
     done = asyncio.Event()
 
     def stage(name: str) -> Progress:
-        copying.set()
-        return lambda done, total: None
+        def told(done: int, total: int) -> None:
+            copying.set()
+            went_on.wait(60)  # in its midst, until a writer was answered
+
+        return told
 
     async with service(tmp_path, database_url=url) as client:
 
@@ -296,6 +299,7 @@ async def test_a_backup_under_load_is_one_moment_and_holds_up_nobody(tmp_path: P
                 acknowledged.append(key)
                 if copying.is_set():
                     during.append(key)
+                    went_on.set()
 
         posts = [asyncio.ensure_future(post()) for _ in range(4)]
         while len(acknowledged) < 20:
