@@ -333,6 +333,7 @@ async def test_a_large_body_under_a_coding_is_the_same_turn(client: Client) -> N
 # Leaving.
 
 
+@pytest.mark.timeout(300)
 async def test_leaving_under_load_answers_everybody_and_keeps_what_was_acknowledged(tmp_path: Path) -> None:
     """Writers and a listener at work; SIGTERM; an end within the drain, without complaint."""
     database = tmp_path / "x.db"
@@ -360,8 +361,8 @@ async def test_leaving_under_load_answers_everybody_and_keeps_what_was_acknowled
         began = time.monotonic()
         os.kill(child.pid, signal.SIGTERM)
         await asyncio.gather(*writing)
-        assert await asyncio.wait_for(child.wait(), 25) == 0
-        assert time.monotonic() - began < 20
+        assert await asyncio.wait_for(child.wait(), 60) == 0
+        assert time.monotonic() - began < 20, "the drain, which is twenty seconds"
         await listening  # which was ended in order, not cut: that would raise
     assert await asyncio.to_thread(stored, database) == accepted
 

@@ -21,6 +21,8 @@ from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import turn
 from tests.unit.ingest_client.delivery.patience import eventually
 
+pytestmark = pytest.mark.timeout(300)
+
 SERVE = """
 import asyncio, json, sys
 from ingest.app import serve
@@ -67,7 +69,7 @@ async def test_a_signal_drains_and_every_202_is_on_disk(tmp_path: Path, number: 
                 accepted += answer.status_code == 202
 
         posts = [asyncio.ensure_future(post(index)) for index in range(100)]
-        await eventually(lambda: accepted > 0)
+        await eventually(lambda: accepted > 0, 60)
         os.kill(child.pid, number)
         await asyncio.gather(*posts)
         assert await asyncio.wait_for(child.wait(), 60) == 0
