@@ -18,7 +18,6 @@ import msgspec
 
 from capture.classify import Classifier, RequestHead, classify
 from capture.routes import Kind
-from extproc.reconcile.als import AccessLogServer
 from extproc.reconcile.debts import Debts
 from extproc.reconcile.entry import Served, ending_of
 from extproc.reconcile.matcher import EntryResult, Matcher, Result, Verdict
@@ -50,6 +49,8 @@ class Reconciler:
     """See the module. One for each supervisor that reads Envoy's access log."""
 
     def __init__(self, address: Address, *, data_dir: Path, classifier: Classifier, grace_s: float) -> None:
+        from extproc.reconcile.als import AccessLogServer  # noqa: PLC0415 - gRPC: see extproc.app
+
         self._server = AccessLogServer(address, self._receive)
         self._classifier = classifier
         self._matcher = Matcher(
