@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -252,7 +253,9 @@ def the_victim_stores_something(found: Campaign, client: httpx.Client) -> dict[s
     headers = bearer(VICTIM_WRITER) | {"idempotency-key": "victims-own"}
     answer = client.post("/v1/ingest", json=body, headers=headers)
     assert answer.status_code == 202
-    nodes = found.get(client, VICTIM_READER, "/v1/ingest/nodes").json()["nodes"]
+    deadline_s = time.monotonic() + 60
+    while not (nodes := found.get(client, VICTIM_READER, "/v1/ingest/nodes").json()["nodes"]):
+        assert time.monotonic() < deadline_s, "the victim's turn is not derived"
     detail = found.get(client, VICTIM_READER, f"/v1/turns/{answer.headers['steno-turn-id']}").json()["turn"]
     return {name: detail[name] for name in ("id", "session_id", "run_id")} | {"hash": nodes[0]["hash"]}
 
