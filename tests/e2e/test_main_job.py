@@ -136,8 +136,7 @@ async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody
     """Delays are compared with two runs without the sidecar: their spread is the yardstick.
 
     One of the two goes beside the run that is measured, so that what else the machine
-    does at that moment counts in both. The two have an Envoy each, which a busy machine may let wait
-    one after the other: what passes for no delay is a little less than anything that Envoy waits for.
+    does at that moment counts in both.
     """
     envoy = await start_envoy(Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", steno.port)])
     without = await start_envoy(None)
@@ -148,7 +147,7 @@ async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody
         _after(0.6, steno.kill_everything if victim == "sidecar" else ingest.kill),
     )
     ends = [reply.times_s[-1] for reply in (*before, *beside)]
-    spread = max(_NO_DELAY_S, max(ends) - min(ends))
+    spread = max(_TICK_S, max(ends) - min(ends))
     for number, reply in enumerate(replies):
         whole = b"".join(frames(path(number), script(number, delay_s=0.05, chunks=24)))
         assert (reply.complete, reply.body) == (True, whole)
@@ -157,7 +156,7 @@ async def test_killing_a_service_in_mid_stream_changes_no_byte_and_delays_nobody
 
 
 _AT_ONCE = 20
-_NO_DELAY_S = 0.4  # Envoy's shortest time-out of the sidecar, that of a connection, is half a second
+_TICK_S = 0.05  # one frame's pause: what two busy cores may cost a timer; a stall would be seconds
 
 
 async def _run(port: int) -> list[Reply]:
