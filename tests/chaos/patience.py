@@ -1,18 +1,10 @@
-"""Settings, ports and clocks for a machine that has other things to do and may stand still for seconds."""
+"""Ports and clocks for a machine that has other things to do and may stand still for seconds."""
 
 import socket
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from ingest_client.delivery import DeliverySettings
-from tests.unit.ingest_client.delivery.running import quick
-
-
-def patient(*urls: str, **changes: object) -> DeliverySettings:
-    """``quick``, but no exchange is given up because the machine stood still: a fault ends it, or the test."""
-    return quick(*urls, **{"connect_timeout_s": 30.0, "answer_timeout_s": 30.0, **changes})
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.connection import Connection, Reply
 from tests.chaos.kept_queue import KeptQueue
-from tests.chaos.patience import kept_port, patient
+from tests.chaos.patience import kept_port
 from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer, serving
-from tests.unit.ingest_client.delivery.running import delivering, eventually
+from tests.unit.ingest_client.delivery.running import delivering, eventually, patient
 
 MAX_ANSWER = 64 * 1024
 TURNS = 40

@@ -23,15 +23,10 @@ AT_ONCE = 32
 
 
 @pytest.fixture(params=["grpcio", "http2"])
-def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MakeTransport:
-    """Each transport as a worker makes it, but that connections age in a moment.
-
-    gRPC's peers have read that they are to move half a second later; here they, both servers and the load
-    share one process, so they get two seconds: on a machine that gave it a hundredth of a core one stream was lost.
-    """
+def make(request: pytest.FixtureRequest) -> MakeTransport:
+    """Each transport as a worker makes it, but that connections age in a moment."""
     if request.param == "http2":
         return partial(Http2Transport, reuse_port=True)
-    monkeypatch.setattr("extproc.transport.grpcio._AGE_MARGIN_S", 2.0)
     return partial(GrpcioTransport, reuse_port=True, connection_age_s=0.5)
 
 

@@ -53,5 +53,5 @@ async def delivering(
         if task.done():
             task.result()
     finally:
-        await delivery.close(1.0)
+        await delivery.close(3.0)  # of which a tenth is for writing down what became of what was claimed
         await task
