@@ -18,8 +18,8 @@ from extproc.budget import Account, ShedPart
 STEP_BYTES: Final = 16 * 1024
 """Drawn from the account at least at once while a body arrives; what is left over goes back at its end."""
 
-PACK_FROM_BYTES: Final = 1024
-"""Smaller ones gain nothing."""
+PACK_FROM_BYTES: Final = 4096
+"""Smaller ones gain less than it costs to read them again, for each checkpoint and at the end."""
 
 
 PACK_TO_BYTES: Final = 256 * 1024
