@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -73,5 +74,8 @@ def publish(name: str, said: str, rows: str, into: Path | None) -> None:
 
 
 def load() -> str:
-    """What else the machine did: a line for every report."""
-    return f"Load average over the last minute: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores."
+    """What else the machine did, and the interpreter: a line for every report."""
+    return (
+        f"Load average over the last minute: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores,"
+        f" CPython {platform.python_version()}."
+    )
