@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections import Counter
 
 import pytest
@@ -12,7 +11,7 @@ from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.connection import Connection, Reply
 from tests.chaos.kept_queue import KeptQueue
-from tests.chaos.patience import kept_port
+from tests.chaos.patience import GrantedTime, kept_port
 from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer, serving
 from tests.unit.ingest_client.delivery.running import delivering, eventually, patient
 
@@ -183,21 +182,19 @@ def answer_timeout_s(reason: Reason) -> float:
 async def test_nothing_is_lost_and_the_other_endpoint_goes_on(
     queue: KeptQueue, misbehave: Behaviour, reason: Reason
 ) -> None:
-    """With one endpoint misbehaving for ever, all turns of both tenants arrive at the other, soon: were each
-    turn to wait for the endpoint that hangs, half a second each, it would take twice what is allowed.
-    """
+    """With one endpoint misbehaving for ever, all turns of both tenants arrive at the other, soon."""
     async with peer(misbehave) as bad, peer() as good:
         settings = patient(bad.url, good.url, answer_timeout_s=answer_timeout_s(reason))
         async with delivering(queue, settings):
-            began_s = time.monotonic()
+            granted = GrantedTime()
             await queue.put(queue.turn(seq, tenant="ab"[seq % 2]) for seq in range(TURNS))
             # 429 pauses a tenant at one endpoint alone, everything else the endpoint.
             await queue.until("acknowledged", TURNS)
-            took_s = time.monotonic() - began_s
+            took_s = granted.passed_s()
         received = {turn_id for request in good.posts for turn_id in request.turn_ids()}
     assert received == {row.turn.turn_id for row in queue.rows.values()}
     assert reason in {attempt.reason for attempt in attempts(queue)}
-    assert took_s < 10
+    assert took_s < 5
 
 
 @every_misbehaviour
@@ -258,9 +255,7 @@ async def test_a_redirect_is_never_followed(queue: KeptQueue) -> None:
 
 
 async def test_retry_after_is_waited_for(queue: KeptQueue) -> None:
-    """After 429 with Retry-After: 1 the tenant's next request comes a second later, not before, and not so
-    late as if it had been told a minute.
-    """
+    """After 429 with Retry-After: 1 the tenant's next request comes a second later, not before."""
     seen = 0
 
     async def once(request: Request, talk: Talk) -> None:
@@ -269,17 +264,18 @@ async def test_retry_after_is_waited_for(queue: KeptQueue) -> None:
         await (throttle if seen == 1 else accept)(request, talk)
 
     async with peer(once) as ingest, delivering(queue, patient(ingest.url)):
+        granted = GrantedTime()
         await queue.put([queue.turn(1)])
         await queue.until("acknowledged", 1)
+        took_s = granted.passed_s()
         first, second = ingest.posts
-    assert 1.0 <= second.at_s - first.at_s < 20.0
+    assert second.at_s - first.at_s >= 1.0
+    assert took_s < 2.0
 
 
 @pytest.mark.parametrize("status", [429, 403])
 async def test_a_throttled_tenant_holds_up_no_other(queue: KeptQueue, status: int) -> None:
-    """429 and 403 for one tenant at the only endpoint: the other tenant's turns arrive at once, not after
-    the minute for which the first has to wait.
-    """
+    """429 and 403 for one tenant at the only endpoint: the other tenant's turns arrive at once."""
 
     async def one_tenant(request: Request, talk: Talk) -> None:
         if b'"tenant":"a"' in request.body:
@@ -290,17 +286,17 @@ async def test_a_throttled_tenant_holds_up_no_other(queue: KeptQueue, status: in
     async with peer(one_tenant) as ingest, delivering(queue, patient(ingest.url)) as delivery:
         await queue.put(queue.turn(seq, tenant="a") for seq in range(200))
         await eventually(lambda: bool(attempts(queue)))
+        granted = GrantedTime()
         await queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(50))
-        await queue.until("acknowledged", 50, timeout_s=20)
+        await queue.until("acknowledged", 50)
+        assert granted.passed_s() < 1
         # What the paused tenant had claimed is given back, and the last acknowledgement let go.
         await eventually(lambda: delivery.snapshot().held_turns == 0)
     assert {row.turn.tenant for row in queue.rows.values() if row.state == "acknowledged"} == {"b"}
 
 
 async def test_a_tenant_whose_turns_hang_holds_up_no_other(queue: KeptQueue) -> None:
-    """One tenant's turns are never answered: the other's arrive meanwhile at the same endpoint, long before
-    the first are given up.
-    """
+    """One tenant's turns are never answered: the other's arrive meanwhile at the same endpoint."""
 
     async def hang_for_a(request: Request, talk: Talk) -> None:
         await (hang if b'"tenant":"a"' in request.body else accept)(request, talk)
@@ -309,8 +305,10 @@ async def test_a_tenant_whose_turns_hang_holds_up_no_other(queue: KeptQueue) -> 
         await queue.put(queue.turn(seq, tenant="a", size=20_000) for seq in range(500))
         await eventually(lambda: bool(ingest.posts))
         await asyncio.sleep(0.2)  # as many of them as may hang at once
+        granted = GrantedTime()
         await queue.put(queue.turn(1000 + seq, tenant="b") for seq in range(100))
-        await queue.until("acknowledged", 100, timeout_s=20)
+        await queue.until("acknowledged", 100)
+        assert granted.passed_s() < 1.5
 
 
 async def test_a_batch_that_is_too_large_is_split_until_it_fits(queue: KeptQueue) -> None:
@@ -386,8 +384,10 @@ async def test_a_tenant_over_quota_in_a_batch_waits_as_asked_and_alone(queue: Ke
     await queue.put(queue.turn(seq, tenant="a") for seq in range(20))
     async with peer(over_quota) as ingest, delivering(queue, patient(ingest.url)) as delivery:
         await eventually(lambda: delivery.counters.attempts[Reason.THROTTLED] == 20)
+        granted = GrantedTime()
         await queue.put(queue.turn(100 + seq, tenant="b") for seq in range(20))
-        await queue.until("acknowledged", 20, timeout_s=20)
+        await queue.until("acknowledged", 20)
+        assert granted.passed_s() < 2
     assert all(attempt.delay_s == 60 for attempt in attempts(queue))
     assert sum(b'"tenant":"a"' in request.body for request in ingest.posts) == 1
 

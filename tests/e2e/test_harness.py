@@ -166,9 +166,10 @@ async def test_a_gzip_stream_stays_compressed_and_flows(
     start_envoy: StartEnvoy, provider: Upstream, recorder: Recorder, recording: GrpcioTransport, mode: Mode
 ) -> None:
     envoy = await start_envoy(mode, sidecar=[recording.address])
-    script = Script(gzip=True, pause_at=6, pause_s=2)
+    script = Script(gzip=True, delay_s=0.02, pause_at=6, pause_s=2)
     reply = await fetch(envoy.port, "/v1/messages", message_request(stream=True), script)
     assert gzip.decompress(reply.body) == b"".join(frames("/v1/messages", script))
+    assert len(reply.pieces) > 5
     assert reply.times_s[-1] - reply.times_s[0] > 1, "what was there before the pause came before it"
     assert body_of(await recorded(recorder), Side.RESPONSE) == provider.served[0].sent
 
@@ -271,6 +272,9 @@ async def test_without_a_sidecar_users_are_served_all_the_same(
     assert (reply.status, reply.complete, reply.body) == (200, True, provider.served[0].sent)
     # Nobody waits for the sidecar where it only observes: the answer may be there before the failure.
     await envoy.until_stat("http.llm.ext_proc.steno.failure_mode_allowed", 1)
+    assert await envoy.stats("ext_proc.steno.failure_mode_allowed") == {
+        "http.llm.ext_proc.steno.failure_mode_allowed": 1
+    }
 
 
 async def test_the_ledger_has_every_request_and_tells_endings_apart(

@@ -194,7 +194,7 @@ async def test_heavy_traffic_is_read_without_rests(counted: type[Counted]) -> No
             wire.send(chunk[start : start + 200_000])
             await wire.writer.drain()
         await recorder.streams[0].until(lambda each: len(each.events) == 40_001)
-    assert counted.rests - rests <= (counted.reads - reads) // 2
+    assert counted.rests - rests <= min(7, (counted.reads - reads) // 2)
 
 
 @pytest.mark.parametrize("observe", [True, False])
@@ -222,7 +222,7 @@ async def test_the_server_keeps_a_deadline_that_its_peer_forgets() -> None:
         trailers = await wire.until(frames.HEADERS)
         assert trailers.flags & frames.END_STREAM
         await (await recorder.stream()).until(lambda each: each.ends == [StreamEnd.CANCELLED])
-        await wire.ping()
+        assert (await wire.ping()) < PING_TIMEOUT_S
 
 
 async def test_a_deadline_that_does_not_pass_changes_nothing() -> None:
