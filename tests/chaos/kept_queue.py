@@ -13,7 +13,7 @@ from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record
 from ingest_client.spool import Spool, SpoolSettings
 from ingest_client.spool.api import AttemptRecord, Backlog, Claimed
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import eventually
 
 
 @dataclass(slots=True)

@@ -35,8 +35,8 @@ from extproc.transport.http2.server import Http2Transport
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record
 from ingest_client.spool.api import Checkpoint
+from tests.patience import eventually
 from tests.unit.extproc.transport.peer import Peer
-from tests.unit.ingest_client.delivery.patience import eventually
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

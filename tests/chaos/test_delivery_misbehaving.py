@@ -11,7 +11,7 @@ from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from ingest_client.delivery.connection import Connection, Reply
 from tests.chaos.kept_queue import KeptQueue
-from tests.chaos.patience import GrantedTime, kept_port
+from tests.patience import GrantedTime, kept_port
 from tests.unit.ingest_client.delivery.peer import Behaviour, Request, Talk, accept, peer, serving
 from tests.unit.ingest_client.delivery.running import delivering, eventually, patient
 

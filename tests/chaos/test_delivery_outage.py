@@ -19,7 +19,7 @@ from ingest_client.sink import Kept, Record
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.spool import Spool
 from tests.chaos.delivery_sink import Sink, sink
-from tests.chaos.patience import GrantedTime, kept_port
+from tests.patience import GrantedTime, kept_port
 from tests.unit.ingest_client.delivery.running import delivering, eventually, patient
 
 log = logging.getLogger("steno.tests")

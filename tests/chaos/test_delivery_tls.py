@@ -11,7 +11,7 @@ from ingest_client.delivery import EndpointSettings
 from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Reason
 from tests.chaos.kept_queue import KeptQueue
-from tests.chaos.patience import kept_port
+from tests.patience import kept_port
 from tests.unit.ingest_client.delivery.certificates import Authority, Pair, needs_openssl
 from tests.unit.ingest_client.delivery.peer import Request, Talk, peer, serving
 from tests.unit.ingest_client.delivery.running import delivering, eventually, patient

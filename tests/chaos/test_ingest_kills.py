@@ -28,10 +28,10 @@ from ingest.store.engines import engine_of
 from ingest.store.sqlite import SqliteEngine
 from tests.chaos.disks import Faults, FaultyVfs, ForgetfulDisk
 from tests.paths import needs
+from tests.patience import eventually
 from tests.unit.ingest.engines import HAS_POSTGRES, database_url, new_server
 from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import Client, service, turn
-from tests.unit.ingest_client.delivery.patience import eventually
 
 __all__ = ["database_url"]
 

@@ -18,7 +18,7 @@ from ingest_client.ledger import Ledger
 from ingest_client.sink import Record
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.spool import Spool
-from tests.chaos.patience import GrantedTime
+from tests.patience import GrantedTime
 from tests.unit.extproc.playbook import TURN, request, request_headers
 
 SYNC_S = 1.0

@@ -31,8 +31,7 @@ from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.sql import connect
 from ingest_client.spool.wal import frames, header
 from ingest_client.spool.writer import Writer
-from tests.chaos.patience import GrantedTime
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import GrantedTime, eventually
 from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
 
 SPOOLS = int(os.environ.get("STENO_T7_SPOOLS", "500"))

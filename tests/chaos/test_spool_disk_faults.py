@@ -21,8 +21,7 @@ from ingest_client.spool.instance import make_private
 from ingest_client.spool.settings import SpoolSettings
 from ingest_client.spool.spool import Spool
 from tests.chaos.disks import Faults, FaultyVfs, ReserveOn
-from tests.chaos.patience import GrantedTime
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import GrantedTime, eventually
 from tests.unit.ingest_client.spool.parts import turn
 
 REPEATS = int(os.environ.get("STENO_T6_REPEATS", "2"))

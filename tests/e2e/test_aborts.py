@@ -27,14 +27,12 @@ from extproc.pb.access_log_pb2 import HttpAccessLogEntry
 from extproc.transport.address import TcpAddress
 from tests.e2e.conftest import StartEnvoy, free_ports
 from tests.e2e.harness.client import Reply, fetch
-from tests.e2e.harness.envoy import Envoy, Mode, Settings
+from tests.e2e.harness.envoy import CUT_SHORT, Envoy, Mode
 from tests.e2e.harness.ledger import Ledger
 from tests.e2e.harness.provider import Script, chat_request, frames, message_request
 from tests.e2e.harness.services import Ingest, Sidecar
 
 CHUNKS = 36
-# Envoy keeps the capture stream of an exchange that broke off for so long.
-QUICK = Settings(deferred_close_s=3.0, keepalive_timeout_s=20.0)
 FOR_EVER_S = 60.0
 
 
@@ -123,7 +121,7 @@ async def rig(
     logs.append(sidecar.log)
     await sidecar.start()
     envoy = await start_envoy(
-        Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", port)], ledger=ledger.port, settings=QUICK
+        Mode.OBSERVE, sidecar=[TcpAddress("127.0.0.1", port)], ledger=ledger.port, settings=CUT_SHORT
     )
     yield Rig(envoy, sidecar, ingest, ledger)
     await sidecar.stop()

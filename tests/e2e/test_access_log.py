@@ -19,7 +19,7 @@ from tests.e2e.harness.envoy import Envoy, Mode, Settings
 from tests.e2e.harness.provider import Script, message_request
 from tests.e2e.harness.services import Ingest, Sidecar, get_json
 from tests.e2e.harness.upstream import Upstream
-from tests.unit.ingest.patience import becomes
+from tests.patience import becomes
 
 GRACE_S = 10
 # Envoy holds the capture stream of a turn that broke off for so long; the grace must be longer.
@@ -58,12 +58,7 @@ class Reconciled:
 
     async def until_back(self) -> None:
         """Return once the worker that died has a successor, and Envoy would send it streams again."""
-        async with asyncio.timeout(30):
-            while True:
-                (worker,) = (await self.state())["workers"]
-                if worker["restarts"] == 1 and worker["ready"]:
-                    break
-                await asyncio.sleep(0.1)
+        await self.sidecar.restarted()
         await self.envoy.until_stat("cluster.steno.membership_healthy", 1)
 
     async def decided(self, served: int, timeout_s: float = 60.0) -> dict[str, Any]:

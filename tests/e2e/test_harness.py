@@ -15,7 +15,7 @@ from extproc.transport.address import Address, TcpAddress, UnixAddress
 from extproc.transport.grpcio import GrpcioTransport
 from tests.e2e.conftest import StartEnvoy
 from tests.e2e.harness.client import Reply, fetch
-from tests.e2e.harness.envoy import PATIENT, REPLYING, SHIPPED, Mode, Settings
+from tests.e2e.harness.envoy import CUT_SHORT, PATIENT, REPLYING, SHIPPED, Mode
 from tests.e2e.harness.ledger import Ledger
 from tests.e2e.harness.provider import Script, chat_request, frames, message_request
 from tests.e2e.harness.upstream import Upstream
@@ -198,7 +198,7 @@ async def test_a_client_that_leaves_ends_the_exchange_without_its_end(
     envoy = await start_envoy(
         Mode.OBSERVE,
         sidecar=[recording.address],
-        settings=Settings(deferred_close_s=3.0, keepalive_timeout_s=20.0),
+        settings=CUT_SHORT,
     )
     script = Script(chunks=200, delay_s=0.02)
     reply = await fetch(envoy.port, "/v1/messages", message_request(stream=True), script, leave_after=3)

@@ -10,14 +10,12 @@ import pytest
 from extproc.transport.address import TcpAddress
 from tests.e2e.conftest import StartEnvoy
 from tests.e2e.harness.client import Reply, fetch
-from tests.e2e.harness.envoy import Mode, Settings
+from tests.e2e.harness.envoy import CUT_SHORT, Mode
 from tests.e2e.harness.provider import Script, answer_text, chat_request, frames, message_request
 from tests.e2e.harness.services import Ingest, Sidecar
 from tests.e2e.harness.upstream import Upstream
 
 EXCHANGES = 100
-# Envoy keeps the capture stream of an exchange that broke off for so long.
-CUT_SHORT = Settings(deferred_close_s=3.0, keepalive_timeout_s=20.0)
 ANTHROPIC, OPENAI = "/v1/messages", "/v1/chat/completions"
 
 

@@ -16,7 +16,7 @@ from tests.e2e.harness.client import fetch
 from tests.e2e.harness.envoy import Mode
 from tests.e2e.harness.provider import Script, message_request
 from tests.e2e.harness.services import Sidecar, get_json
-from tests.unit.ingest.patience import becomes
+from tests.patience import becomes
 
 NOBODY = "http://127.0.0.1:1"
 KILLED_WITH, STOPPED_WITH = 4, 3
@@ -35,7 +35,7 @@ async def test_what_was_in_memory_alone_is_lost_by_name_and_the_balance_holds(
         await _spooled(envoy.port, steno, KILLED_WITH)
         await becomes(lambda: _terms(steno), {"observed": KILLED_WITH, "spooled": KILLED_WITH})
         os.kill((await get_json(f"{steno.admin}/state"))["workers"][0]["pid"], signal.SIGKILL)
-        await _restarted(steno)
+        await steno.restarted()
         await becomes(lambda: _terms(steno), {"observed": KILLED_WITH, "lost": KILLED_WITH})
         await _spooled(envoy.port, steno, STOPPED_WITH)
         all_terms = {"observed": KILLED_WITH + STOPPED_WITH, "spooled": STOPPED_WITH, "lost": KILLED_WITH}
@@ -57,15 +57,6 @@ async def _spooled(port: int, steno: Sidecar, count: int) -> None:
     assert all(reply.complete for reply in replies)
     async with asyncio.timeout(60):
         while (await steno.ledger())["spooled"] < count:
-            await asyncio.sleep(0.1)
-
-
-async def _restarted(steno: Sidecar) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            (worker,) = (await get_json(f"{steno.admin}/state"))["workers"]
-            if worker["restarts"] == 1 and worker["ready"]:
-                return
             await asyncio.sleep(0.1)
 
 

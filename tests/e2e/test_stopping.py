@@ -10,7 +10,7 @@ from tests.e2e.harness.client import Reply, fetch
 from tests.e2e.harness.envoy import Mode
 from tests.e2e.harness.provider import Script, frames, message_request
 from tests.e2e.harness.services import Ingest, Sidecar
-from tests.unit.ingest.patience import becomes
+from tests.patience import becomes
 
 PATH = "/v1/messages"
 SLOW = Script(chunks=30, delay_s=0.05, pause_at=15, pause_s=3)

@@ -59,6 +59,8 @@ class Settings:
 AS_SHIPPED = Settings()
 PATIENT = Settings(message_timeout_s=20.0, keepalive_timeout_s=20.0)
 """For tests in which the sidecar is never frozen: that it was slow for a moment must not lose them a turn."""
+CUT_SHORT = Settings(deferred_close_s=3.0, keepalive_timeout_s=20.0)
+"""For exchanges that break off: so long Envoy keeps their capture streams."""
 
 
 def configuration(

@@ -142,6 +142,15 @@ class Sidecar(Service):
         found: dict[str, Any] = state["ledger"]
         return found
 
+    async def restarted(self) -> None:
+        """Return once the only worker, which has died once, has a successor that is ready."""
+        async with asyncio.timeout(_READY_S):
+            while True:
+                (worker,) = (await get_json(f"{self.admin}/state"))["workers"]
+                if worker["restarts"] == 1 and worker["ready"]:
+                    return
+                await asyncio.sleep(0.1)
+
     async def settled(self, observed: int, timeout_s: float = 60.0) -> dict[str, Any]:
         """The balance, once so many exchanges were observed and none is open or on its way."""
         async with asyncio.timeout(timeout_s):

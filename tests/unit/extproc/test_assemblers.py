@@ -23,6 +23,7 @@ from extproc.captured import Captured
 from extproc.events import Event
 from extproc.pipeline import KEEPERS, LARGE_BYTES, PipelineLimits
 from ingest_client.sink import Record
+from tests.patience import eventually
 from tests.unit.extproc.playbook import (
     TURN,
     concluded,
@@ -33,7 +34,6 @@ from tests.unit.extproc.playbook import (
     response_headers,
 )
 from tests.unit.extproc.test_pipeline import Rig
-from tests.unit.ingest_client.delivery.patience import eventually
 
 _log = logging.getLogger(__name__)
 

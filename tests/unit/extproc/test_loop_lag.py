@@ -6,7 +6,7 @@ import time
 from prometheus_client import CollectorRegistry
 
 from extproc.loop_lag import WINDOW_S, LoopLag
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import eventually
 
 
 async def test_what_holds_the_loop_is_seen() -> None:

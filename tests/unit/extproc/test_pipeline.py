@@ -21,6 +21,7 @@ from extproc.shelf import Shelf
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Kept, Record, Shed
 from ingest_client.spool.api import Checkpoint
+from tests.patience import eventually
 from tests.unit.extproc.playbook import (
     TURN,
     concluded,
@@ -30,7 +31,6 @@ from tests.unit.extproc.playbook import (
     response,
     response_headers,
 )
-from tests.unit.ingest_client.delivery.patience import eventually
 
 
 @dataclass

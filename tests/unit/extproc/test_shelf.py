@@ -18,7 +18,7 @@ from extproc.budget import BASE_BYTES, Account, Budget
 from extproc.extents import BLOCK_BYTES, Extents
 from extproc.request_body import RequestBody
 from extproc.shelf import ON_THEIR_WAY_BYTES, Shelf, fetch
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import eventually
 
 TEXT = b'{"messages": ["' + os.urandom(100_000).hex().encode() + b'"]}'
 

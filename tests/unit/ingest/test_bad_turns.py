@@ -12,9 +12,9 @@ from ingest.deriver import derive_all
 from ingest.store import derived as derived_tables
 from ingest.store.connection import Connection
 from ingest.store.rows import MOST, TurnRow
+from tests.patience import eventually
 from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import Client, service, turn
-from tests.unit.ingest_client.delivery.patience import eventually
 
 SESSION = {"harness_id": "h", "harness_session_id": "s"}
 

@@ -13,7 +13,7 @@ from ingest.access import Access, KeysError, UnauthenticatedError, read_keys
 from ingest.app import StartError, build
 from ingest.certificates import names_of
 from ingest.settings import IngestSettings
-from tests.unit.ingest.patience import becomes
+from tests.patience import becomes
 from tests.unit.ingest.running import turn
 from tests.unit.ingest.test_access import bearer, key
 from tests.unit.ingest.test_tls import serving, trusting

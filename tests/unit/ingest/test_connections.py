@@ -17,7 +17,7 @@ import pytest
 from ingest import protocol
 from ingest.app import listen, serve
 from ingest.settings import IngestSettings
-from tests.unit.ingest.patience import becomes
+from tests.patience import becomes
 from tests.unit.ingest.running import turn
 
 HALF = b"POST /v1/ingest HTTP/1.1\r\nhost: x\r\nx-a: "

@@ -21,8 +21,8 @@ from ingest.store.rows import Body, Event, TurnRow
 from ingest.store.store import Store
 from ingest.streaming import event_lines
 from tests.paths import needs
+from tests.patience import becomes
 from tests.unit.ingest.engines import HAS_POSTGRES, drop_database, new_database
-from tests.unit.ingest.patience import becomes
 from tests.unit.ingest.running import JSON, Client, service, turn
 from tests.unit.ingest.test_access import bearer, key, keys_file
 

@@ -16,9 +16,8 @@ from ingest.app import StartError, build
 from ingest.limits import Excess, Limit, Limiter, read_limits
 from ingest.settings import IngestSettings
 from ingest.tenant_rules import TenantRulesError
-from tests.unit.ingest.patience import becomes
+from tests.patience import becomes, eventually
 from tests.unit.ingest.running import Client, service, turn
-from tests.unit.ingest_client.delivery.patience import eventually
 
 
 def limiter(*limits: Limit) -> Limiter:

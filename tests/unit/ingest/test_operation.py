@@ -21,10 +21,10 @@ import pytest_asyncio
 
 from ingest import bodies, condition, intake
 from ingest.store.connection import UnavailableError
+from tests.patience import eventually
 from tests.unit.ingest.running import Client, service, turn
 from tests.unit.ingest.test_access import bearer, key, keys_file
 from tests.unit.ingest.test_serving import process, stored
-from tests.unit.ingest_client.delivery.patience import eventually
 
 
 @pytest_asyncio.fixture

@@ -17,9 +17,9 @@ import pytest
 from ingest.app import StartError, build, running, serve
 from ingest.settings import IngestSettings
 from tests.paths import PROJECT
+from tests.patience import eventually
 from tests.unit.ingest.rows import new_turn
 from tests.unit.ingest.running import turn
-from tests.unit.ingest_client.delivery.patience import eventually
 
 pytestmark = pytest.mark.timeout(300)
 

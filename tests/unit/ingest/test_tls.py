@@ -16,10 +16,9 @@ import pytest
 from ingest import app
 from ingest.app import StartError, listen, serve
 from ingest.settings import IngestSettings
-from tests.unit.ingest.patience import becomes, listens
+from tests.patience import becomes, eventually, listens
 from tests.unit.ingest.running import turn
 from tests.unit.ingest_client.delivery.certificates import Authority, Pair, needs_openssl
-from tests.unit.ingest_client.delivery.patience import eventually
 
 pytestmark = needs_openssl
 

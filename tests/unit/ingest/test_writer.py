@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from ingest.store.connection import BeginError, Connection, Row, UnavailableError, Value
 from ingest.store.writer import WriteLimits, Writer
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import eventually
 
 
 class Scripted:

@@ -16,8 +16,8 @@ from extproc.reconcile.summary import Begun, Counted, Durable, Ended, Gap, Line,
 from extproc.request_body import RequestBody
 from ingest_client.ledger import Ledger
 from ingest_client.sink import Record
+from tests.patience import eventually
 from tests.unit.extproc.playbook import START
-from tests.unit.ingest_client.delivery.patience import eventually
 
 CLASSIFIER: Final = Classifier()
 

@@ -17,6 +17,7 @@ import pytest
 
 from extproc.transport.address import AddressError, TcpAddress, UnixAddress
 from extproc.transport.binding import claim, prefer_newest, probe
+from tests.patience import kept_port
 from tests.unit.extproc.transport.conftest import MakeTransport
 from tests.unit.extproc.transport.peer import Peer, Recorder, events_of, exchange, status
 
@@ -39,14 +40,11 @@ def of(listener: socket.socket) -> TcpAddress:
 
 @pytest.fixture
 def free_port() -> Iterator[Callable[[], TcpAddress]]:
-    """Ports that stay bound, so that nobody else gets them: who sets SO_REUSEADDR may listen there."""
+    """Ports that nobody else gets while the test runs."""
     with contextlib.ExitStack() as held:
 
         def found() -> TcpAddress:
-            free = held.enter_context(socket.socket())
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            free.bind(("127.0.0.1", 0))
-            return of(free)
+            return TcpAddress("127.0.0.1", held.enter_context(kept_port()))
 
         yield found
 

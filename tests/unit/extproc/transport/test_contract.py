@@ -24,6 +24,7 @@ from extproc.pb.ext_proc_pb2 import HttpBody, ProcessingMode, ProcessingRequest
 from extproc.transport.base import Command, Message, StreamHandler
 from extproc.transport.stream import PassThrough
 from extproc.wire import PROCESS_SERVICE, Serving, Undecodable, encode_health
+from tests.patience import eventually
 from tests.unit.extproc.transport.conftest import Serve
 from tests.unit.extproc.transport.peer import (
     Peer,
@@ -35,7 +36,6 @@ from tests.unit.extproc.transport.peer import (
     exchange,
     status,
 )
-from tests.unit.ingest_client.delivery.patience import eventually
 
 UNKNOWN_KIND = b"\xa2\x06\x02hi"
 OBSERVED_CHUNK = ProcessingRequest(

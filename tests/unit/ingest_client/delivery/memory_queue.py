@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from capture.outcomes import Outcome
 from ingest_client.spool.api import AttemptRecord, Backlog, Claimed
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import eventually
 
 
 @dataclass(slots=True)

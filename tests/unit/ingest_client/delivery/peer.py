@@ -1,7 +1,6 @@
 """A scripted ingest on loopback: real sockets, answers written by the test byte by byte."""
 
 import asyncio
-import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -114,13 +113,9 @@ Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awai
 
 @asynccontextmanager
 async def serving(
-    handler: Handler,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    port: int = 0,
-    reserved: socket.socket | None = None,
+    handler: Handler, *, ssl_context: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncGenerator[int, None]:
-    """A server on loopback whose connections all end with it, on ``reserved`` if given; yields its port."""
+    """A server on loopback whose connections all end with it; yields its port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -134,10 +129,7 @@ async def serving(
         finally:
             tasks.discard(task)
 
-    if reserved is None:
-        server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=ssl_context, limit=2**26)
-    else:
-        server = await asyncio.start_server(serve, sock=reserved, ssl=ssl_context, limit=2**26)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=ssl_context, limit=2**26)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -150,20 +142,9 @@ async def serving(
 
 @asynccontextmanager
 async def peer(
-    behaviour: Behaviour = accept,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    port: int = 0,
-    reserved: socket.socket | None = None,
+    behaviour: Behaviour = accept, *, ssl_context: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncGenerator[Peer, None]:
-    """A peer on an ephemeral port of loopback, or on ``reserved``; gone afterwards with all its connections."""
+    """A peer on an ephemeral port of loopback, gone afterwards with all its connections."""
     found = Peer(behaviour, scheme="http" if ssl_context is None else "https")
-    async with serving(found.handle, ssl_context=ssl_context, port=port, reserved=reserved) as found.port:
+    async with serving(found.handle, ssl_context=ssl_context, port=port) as found.port:
         yield found
-
-
-def reserve() -> socket.socket:
-    """A port of loopback that nobody else can have and where nobody listens yet: connections are refused."""
-    found = socket.socket()
-    found.bind(("127.0.0.1", 0))
-    return found

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from ingest_client.delivery import Delivery, DeliverySettings, EndpointSettings, Final
 from ingest_client.delivery.clock import SystemClock
 from ingest_client.spool.api import Queue
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import eventually
 
 __all__ = ["delivering", "eventually", "patient", "quick"]
 

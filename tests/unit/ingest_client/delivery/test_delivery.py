@@ -20,8 +20,9 @@ from ingest_client.delivery.clock import SystemClock
 from ingest_client.delivery.courier import Courier, Delivered
 from ingest_client.delivery.settings import EndpointSettings
 from ingest_client.spool.api import Claimed
+from tests.patience import kept_port
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
-from tests.unit.ingest_client.delivery.peer import Request, Talk, peer, reserve
+from tests.unit.ingest_client.delivery.peer import Request, Talk, peer
 from tests.unit.ingest_client.delivery.running import delivering, eventually, patient
 
 
@@ -190,16 +191,15 @@ async def test_a_draining_endpoint_gets_nothing_new_and_everything_once_it_is_ba
 async def test_an_endpoint_that_falls_silent_is_gone_and_comes_back() -> None:
     """Heartbeats unanswered for the time set: gone, told at error level; answered again: working."""
     queue = MemoryQueue()
-    reserved = reserve()
-    url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
-    settings = patient(url, gone_after_s=0.4, heartbeat_anxious_s=0.1)
-    async with delivering(queue, settings) as delivery:
-        await eventually(lambda: delivery.snapshot().endpoints[0].status == "gone")
-        await eventually(lambda: delivery.counters.heartbeats_missed >= 1)
-        queue.put([queue.turn(1)])
-        async with peer(reserved=reserved):
-            await queue.until("acknowledged", 1)
-            await eventually(lambda: delivery.snapshot().endpoints[0].status in {"idle", "working"})
+    with kept_port() as port:
+        settings = patient(f"http://127.0.0.1:{port}", gone_after_s=0.4, heartbeat_anxious_s=0.1)
+        async with delivering(queue, settings) as delivery:
+            await eventually(lambda: delivery.snapshot().endpoints[0].status == "gone")
+            await eventually(lambda: delivery.counters.heartbeats_missed >= 1)
+            queue.put([queue.turn(1)])
+            async with peer(port=port):
+                await queue.until("acknowledged", 1)
+                await eventually(lambda: delivery.snapshot().endpoints[0].status in {"idle", "working"})
 
 
 async def test_every_attempt_is_recorded_in_order_with_what_was_decided() -> None:

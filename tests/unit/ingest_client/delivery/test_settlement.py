@@ -10,8 +10,8 @@ from ingest_client.delivery import DeliveryCounters, Final
 from ingest_client.delivery.attempt import Attempt
 from ingest_client.delivery.classify import Verdict, classify_status
 from ingest_client.delivery.settlement import Settled, Settlement
+from tests.patience import eventually
 from tests.unit.ingest_client.delivery.memory_queue import MemoryQueue
-from tests.unit.ingest_client.delivery.patience import eventually
 
 
 class SlowQueue(MemoryQueue):

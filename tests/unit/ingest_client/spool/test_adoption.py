@@ -26,7 +26,7 @@ from ingest_client.spool.instance import (
     write_private_file,
 )
 from ingest_client.spool.jobs import Progress
-from tests.unit.ingest_client.delivery.patience import eventually
+from tests.patience import eventually
 from tests.unit.ingest_client.spool.parts import START, Clock, Tried, turn
 
 LARGE = 1 << 30

@@ -1,10 +1,43 @@
-"""Ports and clocks for a machine that has other things to do and may stand still for seconds."""
+"""Waiting for what only time and others bring about, on a machine that may stand still for seconds.
 
+``eventually`` and ``becomes`` wait; ``GrantedTime`` measures what must be prompt; ``kept_port`` is where nobody
+listens yet.
+"""
+
+import asyncio
 import socket
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Return once ``holds()`` is true; TimeoutError when it is not in time."""
+    async with asyncio.timeout(timeout_s):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def becomes(ask: Callable[[], Awaitable[T]], expected: T, timeout_s: float = 30.0) -> None:
+    """Ask again and again until the answer is ``expected``; AssertionError with the last one when it is late."""
+    deadline_s = time.monotonic() + timeout_s
+    while (answer := await ask()) != expected:
+        assert time.monotonic() < deadline_s, f"still {answer!r}, not {expected!r}"
+        await asyncio.sleep(0.02)
+
+
+async def listens(host: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 @contextmanager
