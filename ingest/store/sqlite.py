@@ -7,6 +7,7 @@ corrupt a WAL, and one writer is what group commit wants anyway.
 
 import logging
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,6 @@ from ingest.store.schema import STEPS, NewerSchemaError, statements
 
 _log = logging.getLogger("steno.ingest.store")
 _WRITER: Final = (
-    "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA wal_autocheckpoint=4000",
     "PRAGMA cache_size=-65536",
@@ -36,6 +36,7 @@ _WRITER: Final = (
 )
 _READER: Final = ("PRAGMA query_only=ON", "PRAGMA cache_size=-16384")
 _BUSY_MS: Final = 5000
+_AGAIN_MS: Final = 5
 _MAX_BLOB: Final = 256 * 1024 * 1024
 
 
@@ -170,13 +171,13 @@ class SqliteEngine:
         """The connection that writes. SQLite gives the files beside the database its own mode."""
         if self._vfs is None:
             _create_private(self.path)
-        return self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, _WRITER)
+        return self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, _WRITER, wal=True)
 
     def reader(self) -> SqliteConnection:
         """A connection that cannot write."""
         return self._open(apsw.SQLITE_OPEN_READWRITE, _READER)
 
-    def _open(self, flags: int, pragmas: Sequence[str]) -> SqliteConnection:
+    def _open(self, flags: int, pragmas: Sequence[str], *, wal: bool = False) -> SqliteConnection:
         with _translated():
             database = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs)
             database.set_busy_timeout(_BUSY_MS)
@@ -184,9 +185,29 @@ class SqliteEngine:
             connection = SqliteConnection(cast("_Database", database))
             if self._vfs is not None:
                 connection.run("PRAGMA locking_mode=EXCLUSIVE")
+            if wal:
+                _use_wal(cast("_Database", database))
             for pragma in pragmas:
                 connection.run(pragma)
         return connection
+
+
+def _use_wal(database: _Database) -> None:
+    """Make the journal a WAL; raises ``apsw.BusyError`` where others hold the file for too long.
+
+    SQLite itself does not wait here: the busy timeout does not apply to a change of the journal's
+    mode, and of several instances that start on a new file together one would be told "locked".
+    """
+    until = time.monotonic() + _BUSY_MS / 1000
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL").fetchall()
+        except apsw.BusyError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_AGAIN_MS / 1000)
+        else:
+            return
 
 
 def _create_private(path: Path) -> None:

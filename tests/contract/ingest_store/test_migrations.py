@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -16,6 +17,7 @@ from ingest.store.portable import schema_version
 from ingest.store.postgres import PostgresEngine
 from ingest.store.rows import Fate, State
 from ingest.store.schema import STEPS
+from ingest.store.sqlite import SqliteEngine
 from tests.unit.ingest.rows import new_turn
 
 ADDING = (
@@ -123,6 +125,22 @@ def test_of_several_instances_one_migrates_and_the_others_wait(database_url: str
         thread.join()
     assert not failures
     assert version(database_url) == len(STEPS)
+
+
+def test_a_file_that_somebody_holds_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own busy timeout does not apply where the journal's mode changes."""
+    engine = SqliteEngine(tmp_path / "ingest.db")
+    held = engine.writer()
+    held.run("PRAGMA journal_mode=DELETE")
+    held.begin()
+    let_go = threading.Timer(0.3, held.rollback)
+    let_go.start()
+    try:
+        engine.prepare()
+    finally:
+        let_go.join()
+        held.close()
+    assert version(f"sqlite:///{engine.path}") == len(STEPS)
 
 
 @pytest.mark.parametrize("strict", [True, False])
