@@ -4,16 +4,23 @@ Readiness is for Deployments and dashboards. In a pod with Envoy no probe may de
 it: a container's readiness gates its whole pod (DESIGN §3.16).
 """
 
+import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import Final
 
-from aiohttp import web
-
+from extproc.http1 import Page, Request, converse, plain
 from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
 
-_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+_log = logging.getLogger(__name__)
+
+_EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+MAX_CONNECTIONS: Final = 128
+"""Open at once; one more is closed, and said in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,14 @@ class AdminServer:
     def __init__(self, address: Address, pages: AdminPages) -> None:
         self._address = address
         self._pages = pages
-        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._conversations: set[asyncio.Task[None]] = set()
+        self._routes: dict[str, Callable[[], Awaitable[Page]]] = {
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/state": self._state,
+        }
 
     @property
     def address(self) -> Address:
@@ -41,55 +55,65 @@ class AdminServer:
 
     async def start(self) -> None:
         """Bind and serve. Raises ``AddressError`` naming the address when it cannot be had."""
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/metrics", self._metrics),
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/state", self._state),
-            ]
-        )
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
         try:
-            await self._bind(self._runner)
+            match self._address:
+                case UnixAddress(path):
+                    _forget_socket(path)
+                    self._server = await asyncio.start_unix_server(self._connected, path)
+                case TcpAddress(host, port):
+                    self._server = await asyncio.start_server(self._connected, host, port)
+                    bound: tuple[str, int] = self._server.sockets[0].getsockname()
+                    self._address = TcpAddress(host, bound[1])
         except OSError as error:
-            await self._runner.cleanup()
             raise AddressError(
                 f"admin address {self._address} cannot be had: {error.strerror}."
                 " Choose another with --admin-listen, or stop what holds it"
             ) from error
 
     async def stop(self) -> None:
-        """Stop serving."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        """Stop serving; who waits for a page gets none."""
+        if self._server is None:
+            return
+        self._server.close()
+        for conversation in self._conversations:
+            conversation.cancel()
+        await asyncio.gather(*self._conversations, return_exceptions=True)
+        await self._server.wait_closed()
 
-    async def _bind(self, runner: web.AppRunner) -> None:
-        match self._address:
-            case UnixAddress(path):
-                _forget_socket(path)
-                await web.UnixSite(runner, path).start()
-            case TcpAddress(host, port):
-                await web.TCPSite(runner, host, port).start()
-                self._address = TcpAddress(host, int(runner.addresses[0][1]))
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._conversations) >= MAX_CONNECTIONS:
+            _log.warning("too many connections to the admin pages", extra={"limit": MAX_CONNECTIONS})
+            writer.close()
+            return
+        conversation = asyncio.create_task(converse(reader, writer, self._answer))
+        self._conversations.add(conversation)
+        conversation.add_done_callback(self._conversations.discard)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        del request
-        return web.Response(body=await self._pages.metrics(), headers={"Content-Type": _EXPOSITION})
+    async def _answer(self, request: Request) -> Page:
+        route = self._routes.get(request.path)
+        if route is None:
+            return plain(HTTPStatus.NOT_FOUND, f"the pages are {', '.join(self._routes)}")
+        if request.method not in ("GET", "HEAD"):
+            return plain(HTTPStatus.METHOD_NOT_ALLOWED, "pages are read with GET", ("Allow", "GET, HEAD"))
+        try:
+            return await route()
+        except Exception:  # noqa: BLE001 -- our own bug costs one page, and is told
+            _log.exception("a page could not be made", extra={"page": request.path})
+            return plain(HTTPStatus.INTERNAL_SERVER_ERROR, "the log says why")
 
-    async def _healthz(self, request: web.Request) -> web.Response:
-        del request
+    async def _metrics(self) -> Page:
+        return Page(await self._pages.metrics(), _EXPOSITION)
+
+    async def _healthz(self) -> Page:
         return _json({"status": "ok"})
 
-    async def _readyz(self, request: web.Request) -> web.Response:
-        del request
+    async def _readyz(self) -> Page:
         reason = await self._pages.ready()
-        return _json({"status": "not ready", "reason": reason}, 503) if reason else _json({"status": "ready"})
+        if reason:
+            return _json({"status": "not ready", "reason": reason}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return _json({"status": "ready"})
 
-    async def _state(self, request: web.Request) -> web.Response:
-        del request
+    async def _state(self) -> Page:
         return _json(await self._pages.state())
 
 
@@ -98,5 +122,5 @@ def _forget_socket(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-def _json(members: dict[str, object], status: int = 200) -> web.Response:
-    return web.json_response(members, status=status, dumps=lambda value: json.dumps(value, default=str))
+def _json(members: dict[str, object], status: HTTPStatus = HTTPStatus.OK) -> Page:
+    return Page(json.dumps(members, default=str).encode(), "application/json; charset=utf-8", status)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-import aiohttp
 import msgspec
 
+from extproc import http1
 from extproc.reconcile.reconciler import Reconciler
 from extproc.settings import SidecarSettings, encode_settings
 from extproc.transport.address import Address
@@ -25,7 +25,6 @@ from extproc.transport.address import Address
 RETIRE: Final = signal.SIGUSR1
 _READY_S: Final = 60.0
 _EXTRA_S: Final = 5.0
-UNREACHABLE: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 class WorkerReady(msgspec.Struct, frozen=True):
@@ -99,14 +98,8 @@ class Generation:
             self.process.send_signal(name)
 
     async def page(self, path: str, timeout_s: float) -> bytes:
-        """One of its admin pages. Raises one of ``UNREACHABLE``."""
-        connector = aiohttp.UnixConnector(self.ready.admin_socket)
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.get(f"http://worker{path}") as answer,
-        ):
-            return await answer.read()
+        """One of its admin pages. Raises one of ``http1.UNREACHABLE``."""
+        return await http1.fetch(Path(self.ready.admin_socket), path, timeout_s)
 
     def last_metrics(self) -> str | None:
         """The metrics that it left at its end, once; None when it had no time to. Its files are removed."""

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from capture.outcomes import Outcome
-from extproc.generation import UNREACHABLE, Generation
+from extproc.generation import Generation
+from extproc.http1 import UNREACHABLE
 from extproc.merge import MergedMetrics, Process
 from extproc.reconcile.reconciler import Reconciler
 from extproc.slot import Restart, Slot

@@ -8,6 +8,7 @@ for the caller to count.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from enum import StrEnum, unique
 from typing import assert_never
@@ -128,7 +129,8 @@ def _headers(side: Side, message: HttpHeaders, request: ProcessingRequest) -> He
     """One headers message, with the attributes that came along."""
     return Headers(
         side=side,
-        headers=tuple((header.key.lower(), _value(header)) for header in message.headers.headers),
+        # Names are few: each is kept once, not once for every open exchange.
+        headers=tuple((sys.intern(each.key.lower()), _value(each)) for each in message.headers.headers),
         end_of_stream=message.end_of_stream,
         observe=request.observability_mode,
         modes=_modes(request),
