@@ -50,7 +50,7 @@ class Found:
 
 
 def _busy(sides: list[EnvoySide], turn: Turn, size: Size) -> None:
-    """Everything of a turn but its end. The streams end up to a batch of reduction (16 KiB) apart, so that
+    """Everything of a turn but its end. The streams end up to a batch of reduction apart, so that
     what waits to be reduced is what it is on average, and not what the round number happens to leave.
     """
     spread = min(_BATCH_CHUNKS, size.chunks // 2)

@@ -24,8 +24,8 @@ from capture.framing.sse import MAX_LINE_BYTES, SseFramer
 from capture.held import held_bytes
 from capture.turn import Damage, Diagnostic, Dialect, Ending, Refused, Turn
 
-BATCH_BYTES: Final = 8 * 1024
-"""Unread bytes are parsed when there are this many: one call for some forty events."""
+BATCH_BYTES: Final = 4 * 1024
+"""Unread bytes are parsed when there are this many: one call for some twenty events."""
 
 SLICE_BYTES: Final = 256 * 1024
 """Text that is read in one go: even events of nothing take milliseconds."""

@@ -17,7 +17,7 @@ _FIRST_READ_BYTES: Final = 16 * 1024
 _CODED_READ_BYTES: Final = 2 * 1024
 """Bytes of an answer that are read until its account is asked again: longer later, as the answer grows by
 halves; short where a byte may stand for a thousand."""
-_PENDING_BYTES: Final = 4 * 1024
+_PENDING_BYTES: Final = 2 * 1024
 """What the reducer has not parsed yet: half a batch on average."""
 _LOOKED_AT_FROM_BYTES: Final = 64 * 1024
 _USUAL_SHARE: Final = 4

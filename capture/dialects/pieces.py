@@ -11,7 +11,7 @@ from typing import Final, cast
 from capture import jsontext
 from capture.turn import JsonObject
 
-_SETTLE_AT: Final = 32
+_SETTLE_AT: Final = 16
 
 
 class Pieces:

@@ -56,7 +56,7 @@ def connect(path: Path | None, settings: SpoolSettings, *, vfs: str | None = Non
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         connection.pragma("locking_mode", "EXCLUSIVE")
         connection.pragma("cell_size_check", 1)
-        connection.pragma("cache_size", -8192)
+        connection.pragma("cache_size", -2048)
         connection.pragma("temp_store", "MEMORY")
         shape(connection)
         connection.pragma("journal_mode", "WAL")
