@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from bench.envoy_side import EnvoySide
+from bench.envoy_side import EnvoySide, PeerError
 from bench.processes import Bench, Server
 from bench.tables import bars, load, options, publish, table
 from bench.turns import Turn, make_turn
@@ -137,11 +137,13 @@ def main() -> None:
     parser.add_argument("--transport", choices=_TRANSPORTS, help="only this one")
     given = parser.parse_args()
     size = Size(busy=50, chunks=10, idle=200) if given.smoke else Size()
-    found = [
-        measure(transport, size, busy=busy)
-        for transport in ((given.transport,) if given.transport else _TRANSPORTS)
-        for busy in (True, False)
-    ]
+    found: list[Found] = []
+    for transport in (given.transport,) if given.transport else _TRANSPORTS:
+        for busy in (True, False):
+            try:
+                found.append(measure(transport, size, busy=busy))
+            except PeerError as error:  # grpcio, where it takes a minute to read what is sent at once
+                print(f"{transport} gave the connection up: {error}; left out", file=sys.stderr)
     publish("bench.memory", load(), table(HEAD, [_row(each) for each in found]), given.into)
     if given.svg:
         given.svg.write_text(

@@ -1,12 +1,13 @@
 """Users and their provider around a real Envoy, cheap enough to leave it the machine.
 
 ``streams`` users take turns one after the other; the provider answers each with SSE frames at a
-steady pace. The users begin spread over one turn, so that turns end all the time.
+steady pace. The users begin spread over one turn, so that turns end all the time. The traffic is steady
+from when the last has begun until the first has had all its turns.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
@@ -28,10 +29,20 @@ class Pace:
     interval_s: float
 
 
+@dataclass(slots=True)
+class Flow:
+    """What has flowed so far, and whether it is steady: set are ``begun``, then ``ebbing``."""
+
+    frames: int = 0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    ebbing: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Provider(asyncio.Protocol):
     """One connection from Envoy: each request is answered with the frames, at the pace."""
 
-    def __init__(self, frames: Sequence[bytes], interval_s: float) -> None:
+    def __init__(self, frames: Sequence[bytes], interval_s: float, sent: Callable[[], None]) -> None:
+        self._sent = sent
         self._pieces = [b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames]
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
@@ -57,6 +68,7 @@ class Provider(asyncio.Protocol):
             self._transport.write(_END)
             return
         self._transport.write(self._pieces[number])
+        self._sent()
         due += self._interval_s
         self._loop.call_at(due, self._next, number + 1, due)
 
@@ -96,21 +108,25 @@ class User(asyncio.Protocol):
             self._done.set_result(None)
 
 
-async def start_provider(frames: Sequence[bytes], interval_s: float) -> asyncio.Server:
-    """A provider on a free port of 127.0.0.1."""
+async def start_provider(
+    frames: Sequence[bytes], interval_s: float, sent: Callable[[], None]
+) -> asyncio.Server:
+    """A provider on a free port of 127.0.0.1; it tells of every frame that it sends."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Provider(frames, interval_s), "127.0.0.1", 0, backlog=1024)
+    return await loop.create_server(lambda: Provider(frames, interval_s, sent), "127.0.0.1", 0, backlog=1024)
 
 
-async def run_users(port: int, pace: Pace, frames: int) -> None:
+async def run_users(port: int, pace: Pace, frames: int, flow: Flow) -> None:
     """Let every user have all turns."""
     loop = asyncio.get_running_loop()
     waiting: list[asyncio.Future[None]] = []
     for _ in range(pace.streams):
         done = loop.create_future()
+        done.add_done_callback(lambda _: flow.ebbing.set())
         waiting.append(done)
         await loop.create_connection(partial(User, pace.turns, done), "127.0.0.1", port)
         await asyncio.sleep(frames * pace.interval_s / pace.streams)
+    flow.begun.set()
     await asyncio.gather(*waiting)
 
 
