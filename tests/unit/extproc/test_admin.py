@@ -3,8 +3,10 @@
 import asyncio
 import json
 import logging
+from asyncio import StreamReader as Reader
+from asyncio import StreamWriter as Writer
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,7 +57,31 @@ async def said(address: TcpAddress, *sent: bytes) -> bytes:
             await writer.drain()
         return await asyncio.wait_for(reader.read(), 20)
     finally:
-        writer.close()
+        await hung_up(writer)
+
+
+async def hung_up(writer: Writer) -> None:
+    """Close a connection, and see it closed: nothing of it outlives the test."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
+@asynccontextmanager
+async def worker(path: Path, answering: Callable[[Reader, Writer], Awaitable[None]]) -> AsyncGenerator[None]:
+    """A socket behind which one connection is treated so."""
+    over = asyncio.Event()
+
+    async def connected(reader: Reader, writer: Writer) -> None:
+        try:
+            await answering(reader, writer)
+        finally:
+            await hung_up(writer)
+            over.set()
+
+    async with await asyncio.start_unix_server(connected, path):
+        yield
+        await asyncio.wait_for(over.wait(), 20)
 
 
 def get(path: str, method: str = "GET", *headers: str) -> bytes:
@@ -152,7 +178,7 @@ async def test_a_peer_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(1)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await asyncio.wait_for(reader.readexactly(64 << 20), 20)
-        writer.close()
+        await hung_up(writer)
 
 
 async def test_a_page_that_fails_costs_that_page_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -171,8 +197,7 @@ async def test_too_many_connections_are_closed_and_told(
         assert await said(address) == b""
         assert "too many connections" in caplog.text
         for _, writer in held:
-            writer.close()
-            await writer.wait_closed()
+            await hung_up(writer)
         async with asyncio.timeout(20):
             while not await said(address, get("/healthz", "GET", "Connection: close")):
                 await asyncio.sleep(0.01)
@@ -227,21 +252,19 @@ async def test_the_supervisor_fetches_a_page_of_any_size_and_status(tmp_path: Pa
     "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b"what?\r\n\r\n"]
 )
 async def test_a_worker_that_answers_no_page_is_unreachable(tmp_path: Path, answer: bytes) -> None:
-    async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answering(reader: Reader, writer: Writer) -> None:
         await reader.readuntil(HEAD_END)
         writer.write(answer)
-        writer.close()
 
-    async with await asyncio.start_unix_server(answering, tmp_path / "admin.sock"):
+    async with worker(tmp_path / "admin.sock", answering):
         with pytest.raises(http1.UNREACHABLE):
             await http1.fetch(tmp_path / "admin.sock", "/metrics", 20)
 
 
 async def test_a_worker_that_hangs_is_unreachable_in_time(tmp_path: Path) -> None:
-    async def hanging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hanging(reader: Reader, writer: Writer) -> None:
         await reader.read()
-        writer.close()
 
-    async with await asyncio.start_unix_server(hanging, tmp_path / "admin.sock"):
+    async with worker(tmp_path / "admin.sock", hanging):
         with pytest.raises(TimeoutError):
             await http1.fetch(tmp_path / "admin.sock", "/metrics", 0.1)
