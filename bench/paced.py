@@ -109,6 +109,8 @@ async def _measure(bench: Bench, contestant: Contestant, size: Size, flow: Flow)
     async with asyncio.TaskGroup() as running:
         running.create_task(run_users(contestant.envoy.port, size.pace, size.chunks, flow))
         await flow.begun.wait()
+        if flow.ebbing.is_set():
+            raise RuntimeError("the first user had all its turns before the last had begun: give them more")
         frames, cpu_s = flow.frames, server.cpu_s()
         await flow.ebbing.wait()
         contestant.us_per_chunk.append((server.cpu_s() - cpu_s) / (flow.frames - frames) * 1e6)

@@ -8,19 +8,22 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from extproc.http1 import Page, Request, converse, plain
+from extproc.http1 import READ_BYTES, Page, Request, converse, plain
 from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
 
 _log = logging.getLogger(__name__)
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 MAX_CONNECTIONS: Final = 128
-"""Open at once; one more is closed, and said in the log."""
+"""Open at once; one more is closed, and said in the log once in ``_TOLD_EACH_S``."""
+_TOLD_EACH_S: Final = 60.0
+_CLOSED_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class AdminServer:
         self._pages = pages
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._told_at_s = -_TOLD_EACH_S
         self._routes: dict[str, Callable[[], Awaitable[Page]]] = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
@@ -59,9 +64,9 @@ class AdminServer:
             match self._address:
                 case UnixAddress(path):
                     _forget_socket(path)
-                    self._server = await asyncio.start_unix_server(self._connected, path)
+                    self._server = await asyncio.start_unix_server(self._connected, path, limit=READ_BYTES)
                 case TcpAddress(host, port):
-                    self._server = await asyncio.start_server(self._connected, host, port)
+                    self._server = await asyncio.start_server(self._connected, host, port, limit=READ_BYTES)
                     bound: tuple[str, int] = self._server.sockets[0].getsockname()
                     self._address = TcpAddress(host, bound[1])
         except OSError as error:
@@ -72,22 +77,37 @@ class AdminServer:
 
     async def stop(self) -> None:
         """Stop serving; who waits for a page gets none."""
+        self._stopping = True
         if self._server is None:
             return
         self._server.close()
-        for conversation in self._conversations:
-            conversation.cancel()
-        await asyncio.gather(*self._conversations, return_exceptions=True)
-        await self._server.wait_closed()
+        while self._conversations:
+            for conversation in self._conversations:
+                conversation.cancel()
+            await asyncio.gather(*self._conversations, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSED_S):
+                await self._server.wait_closed()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopping:  # accepted before, and heard of only now
+            writer.transport.abort()
+            return
         if len(self._conversations) >= MAX_CONNECTIONS:
-            _log.warning("too many connections to the admin pages", extra={"limit": MAX_CONNECTIONS})
+            self._tell_of_too_many()
             writer.close()
             return
+        # ``stop`` ends it. One that is cancelled before its first step closes nothing itself.
         conversation = asyncio.create_task(converse(reader, writer, self._answer))
         self._conversations.add(conversation)
         conversation.add_done_callback(self._conversations.discard)
+        conversation.add_done_callback(lambda _: writer.transport.abort())
+
+    def _tell_of_too_many(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._told_at_s >= _TOLD_EACH_S:
+            self._told_at_s = now_s
+            _log.warning("too many connections to the admin pages", extra={"limit": MAX_CONNECTIONS})
 
     async def _answer(self, request: Request) -> Page:
         route = self._routes.get(request.path)

@@ -8,9 +8,9 @@ for the caller to count.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from enum import StrEnum, unique
+from functools import lru_cache
 from typing import assert_never
 
 from google.protobuf.json_format import MessageToDict
@@ -66,6 +66,9 @@ class Serving(StrEnum):
     NOT_SERVING = "not_serving"
     SERVICE_UNKNOWN = "service_unknown"
 
+
+_USUAL_NAME = 64
+"""Longer names than this many characters are nobody's usual ones."""
 
 _REQUEST = Side.REQUEST
 _RESPONSE = Side.RESPONSE
@@ -129,13 +132,26 @@ def _headers(side: Side, message: HttpHeaders, request: ProcessingRequest) -> He
     """One headers message, with the attributes that came along."""
     return Headers(
         side=side,
-        # Names are few: each is kept once, not once for every open exchange.
-        headers=tuple((sys.intern(each.key.lower()), _value(each)) for each in message.headers.headers),
+        headers=tuple((_name(each.key), _value(each)) for each in message.headers.headers),
         end_of_stream=message.end_of_stream,
         observe=request.observability_mode,
         modes=_modes(request),
         attributes=_attributes(request.attributes),
     )
+
+
+def _name(key: str) -> str:
+    """A header's name in lower case."""
+    return _usual(key) if len(key) <= _USUAL_NAME else key.lower()
+
+
+@lru_cache(maxsize=512)
+def _usual(key: str) -> str:
+    """The names in use are few: each is kept once, not once for every open exchange.
+
+    ``sys.intern`` would keep what a hostile peer makes up for ever, in CPython 3.12.
+    """
+    return key.lower()
 
 
 def _value(header: HeaderValue) -> str:

@@ -26,7 +26,8 @@ stores it once however often it is sent.
 
 What `steno spool export` has of the quarantine is no turn: it is skipped, named and counted.
 
-The exit code is 0 when everything was read, sent, and answered with a status below 400.
+It needs the extra `steno[demo]`. The exit code is 0 when everything was read, sent, and
+answered with a status below 400.
 """
 
 _BAD_STATUS: Final = 400
