@@ -65,6 +65,14 @@ async def said(address: TcpAddress, *sent: bytes) -> bytes:
         await hung_up(writer)
 
 
+async def said_or_reset(address: TcpAddress, sent: bytes) -> bytes:
+    """The same of a server that may close before it has read; nothing if it did."""
+    try:
+        return await said(address, sent)
+    except ConnectionError:
+        return b""
+
+
 async def hung_up(writer: Writer) -> None:
     """Close a connection, and see it closed: nothing of it outlives the test."""
     writer.close()
@@ -226,7 +234,7 @@ async def test_too_many_connections_are_closed_and_told(
         for _, writer in held:
             await hung_up(writer)
         async with asyncio.timeout(20):
-            while not await said(address, get("/healthz", "GET", "Connection: close")):
+            while not await said_or_reset(address, get("/healthz", "GET", "Connection: close")):
                 await asyncio.sleep(0.01)
 
 
