@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from bench.paced_traffic import Flow, Pace, run_users, start_provider
+from bench.paced_traffic import Pace, Sent, Steady, run_users, start_provider
 from bench.processes import Bench, Server, build_go
 from bench.tables import bars, load, options, publish, table
 from bench.turns import sse_frames
@@ -56,23 +56,18 @@ async def run(size: Size) -> list[Contestant]:
     """All contestants in turn, ``size.rounds`` times, each warm before it counts."""
     frames = sse_frames(size.chunks)
     frames = [*frames[:-2], frames[-2] + frames[-1]]
-    flow = Flow()
-
-    def sent() -> None:
-        flow.frames += 1
-
+    sent = Sent()
     provider = await start_provider(frames, size.pace.interval_s, sent)
     with Bench() as bench:
         found = _contestants(bench, provider.sockets[0].getsockname()[1], smoke=size.smoke)
         try:
             for each in found:
                 await each.envoy.start()
-                await run_users(each.envoy.port, Pace(size.pace.streams, 1, 0.0002), size.chunks, Flow())
+                await run_users(each.envoy.port, Pace(size.pace.streams, 1, 0.0002), size.chunks, Steady())
             await asyncio.sleep(_SETTLE_S)
             for _ in range(size.rounds):
                 for each in found:
-                    flow = Flow()
-                    await _measure(bench, each, size, flow)
+                    await _measure(bench, each, size, sent)
         finally:
             for each in found:
                 await each.envoy.stop()
@@ -102,18 +97,18 @@ def _contestants(bench: Bench, provider: int, *, smoke: bool) -> list[Contestant
     return found
 
 
-async def _measure(bench: Bench, contestant: Contestant, size: Size, flow: Flow) -> None:
+async def _measure(bench: Bench, contestant: Contestant, size: Size, sent: Sent) -> None:
     """One round; it ends when the last turn was delivered."""
     before, started = bench.turns_delivered(), time.monotonic()
-    server = contestant.server
+    server, steady = contestant.server, Steady()
     async with asyncio.TaskGroup() as running:
-        running.create_task(run_users(contestant.envoy.port, size.pace, size.chunks, flow))
-        await flow.begun.wait()
-        if flow.ebbing.is_set():
+        running.create_task(run_users(contestant.envoy.port, size.pace, size.chunks, steady))
+        await steady.begun.wait()
+        if steady.ebbing.is_set():
             raise RuntimeError("the first user had all its turns before the last had begun: give them more")
-        frames, cpu_s = flow.frames, server.cpu_s()
-        await flow.ebbing.wait()
-        contestant.us_per_chunk.append((server.cpu_s() - cpu_s) / (flow.frames - frames) * 1e6)
+        frames, cpu_s = sent.frames, server.cpu_s()
+        await steady.ebbing.wait()
+        contestant.us_per_chunk.append((server.cpu_s() - cpu_s) / (sent.frames - frames) * 1e6)
     delivers = not server.name.startswith("go")
     turns, until = size.pace.streams * size.pace.turns, time.monotonic() + _DELIVERED_S
     while delivers and bench.turns_delivered() - before < turns and time.monotonic() < until:  # noqa: ASYNC110 -- no event crosses processes

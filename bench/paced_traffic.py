@@ -6,7 +6,7 @@ from when the last has begun until the first has had all its turns.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -30,10 +30,16 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Flow:
-    """What has flowed so far, and whether it is steady: set are ``begun``, then ``ebbing``."""
+class Sent:
+    """How many frames providers have sent."""
 
     frames: int = 0
+
+
+@dataclass(slots=True)
+class Steady:
+    """When all users are at it: from ``begun`` to ``ebbing``."""
+
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     ebbing: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -41,7 +47,7 @@ class Flow:
 class Provider(asyncio.Protocol):
     """One connection from Envoy: each request is answered with the frames, at the pace."""
 
-    def __init__(self, frames: Sequence[bytes], interval_s: float, sent: Callable[[], None]) -> None:
+    def __init__(self, frames: Sequence[bytes], interval_s: float, sent: Sent) -> None:
         self._sent = sent
         self._pieces = [b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames]
         self._interval_s = interval_s
@@ -68,7 +74,7 @@ class Provider(asyncio.Protocol):
             self._transport.write(_END)
             return
         self._transport.write(self._pieces[number])
-        self._sent()
+        self._sent.frames += 1
         due += self._interval_s
         self._loop.call_at(due, self._next, number + 1, due)
 
@@ -108,25 +114,23 @@ class User(asyncio.Protocol):
             self._done.set_result(None)
 
 
-async def start_provider(
-    frames: Sequence[bytes], interval_s: float, sent: Callable[[], None]
-) -> asyncio.Server:
-    """A provider on a free port of 127.0.0.1; it tells of every frame that it sends."""
+async def start_provider(frames: Sequence[bytes], interval_s: float, sent: Sent) -> asyncio.Server:
+    """A provider on a free port of 127.0.0.1; it counts in ``sent``."""
     loop = asyncio.get_running_loop()
     return await loop.create_server(lambda: Provider(frames, interval_s, sent), "127.0.0.1", 0, backlog=1024)
 
 
-async def run_users(port: int, pace: Pace, frames: int, flow: Flow) -> None:
+async def run_users(port: int, pace: Pace, frames: int, steady: Steady) -> None:
     """Let every user have all turns."""
     loop = asyncio.get_running_loop()
     waiting: list[asyncio.Future[None]] = []
     for _ in range(pace.streams):
         done = loop.create_future()
-        done.add_done_callback(lambda _: flow.ebbing.set())
+        done.add_done_callback(lambda _: steady.ebbing.set())
         waiting.append(done)
         await loop.create_connection(partial(User, pace.turns, done), "127.0.0.1", port)
         await asyncio.sleep(frames * pace.interval_s / pace.streams)
-    flow.begun.set()
+    steady.begun.set()
     await asyncio.gather(*waiting)
 
 

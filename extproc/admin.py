@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from extproc.http1 import READ_BYTES, Page, Request, converse, plain
+from extproc.logs import Seldom
 from extproc.transport.address import Address, AddressError, TcpAddress, UnixAddress
 
 _log = logging.getLogger(__name__)
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 MAX_CONNECTIONS: Final = 128
-"""Open at once; one more is closed, and said in the log once in ``_TOLD_EACH_S``."""
-_TOLD_EACH_S: Final = 60.0
+"""Open at once; one more is closed."""
 _CLOSED_S: Final = 5.0
 
 
@@ -45,7 +45,7 @@ class AdminServer:
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._told_at_s = -_TOLD_EACH_S
+        self._seldom = Seldom()
         self._routes: dict[str, Callable[[], Awaitable[Page]]] = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
@@ -81,10 +81,9 @@ class AdminServer:
         if self._server is None:
             return
         self._server.close()
-        while self._conversations:
-            for conversation in self._conversations:
-                conversation.cancel()
-            await asyncio.gather(*self._conversations, return_exceptions=True)
+        for conversation in self._conversations:
+            conversation.cancel()
+        await asyncio.gather(*self._conversations, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSED_S):
                 await self._server.wait_closed()
@@ -94,20 +93,15 @@ class AdminServer:
             writer.transport.abort()
             return
         if len(self._conversations) >= MAX_CONNECTIONS:
-            self._tell_of_too_many()
+            if self._seldom.due("full"):
+                _log.warning("too many connections to the admin pages", extra={"limit": MAX_CONNECTIONS})
             writer.close()
             return
-        # ``stop`` ends it. One that is cancelled before its first step closes nothing itself.
+        # ``stop`` ends it, perhaps before its first step: so it is not the task that closes for certain.
         conversation = asyncio.create_task(converse(reader, writer, self._answer))
         self._conversations.add(conversation)
         conversation.add_done_callback(self._conversations.discard)
         conversation.add_done_callback(lambda _: writer.transport.abort())
-
-    def _tell_of_too_many(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._told_at_s >= _TOLD_EACH_S:
-            self._told_at_s = now_s
-            _log.warning("too many connections to the admin pages", extra={"limit": MAX_CONNECTIONS})
 
     async def _answer(self, request: Request) -> Page:
         route = self._routes.get(request.path)

@@ -1,11 +1,12 @@
 """HTTP/1.1 for a few small pages: h11 reads and writes it, asyncio carries it.
 
 The server's end (:func:`converse`) of the admin pages, and the client's (:func:`fetch`), with
-which the supervisor asks its workers for theirs. A general server costs each process ten times the
-memory (``docs/decisions/0011-admin-pages-on-h11.md``).
+which the supervisor asks its workers for theirs. A general server costs each process 10 MiB more
+(``docs/decisions/0011-admin-pages-on-h11.md``).
 
-A peer that sends what is no HTTP gets a 400, one that sends nothing is let go, and what is kept of a
-request is bounded by ``READ_BYTES``. A request's body is not looked at: the connection ends after its answer.
+A peer that sends what is no HTTP gets a 400, one that sends nothing is let go, and of what one sends a
+few times ``READ_BYTES`` are kept at most. A request's body is not looked at: the connection ends after
+its answer.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ Answering: TypeAlias = Callable[[Request], Awaitable[Page]]
 
 
 async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answering) -> None:
-    """Answer the requests of one connection until either end closes it, and close it."""
+    """Answer the requests of one connection until either end closes it. The caller aborts what is left."""
     try:
         await _answer_all(reader, writer, answer)
         await _linger(reader, writer)
@@ -61,8 +62,6 @@ async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, a
             await writer.wait_closed()
     except (TimeoutError, OSError):
         return
-    finally:
-        writer.transport.abort()
 
 
 async def fetch(socket: Path, path: str, timeout_s: float) -> bytes:
